@@ -1,0 +1,1 @@
+"""The models: naive, econometric, learned and convolutional, behind one protocol."""

@@ -1,0 +1,1 @@
+"""Convolutions that apply a 2D kernel to a 1D series; the only place that imports Keras."""

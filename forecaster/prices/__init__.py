@@ -1,0 +1,1 @@
+"""Where prices come from and what is wrong with them."""
