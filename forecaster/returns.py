@@ -1,0 +1,188 @@
+"""Prices to log returns and back.
+
+Conventions, for one symbol and prices as traded:
+
+- ``split`` is new shares per old share, effective before the open of its session: 4.0 for four-for-one, 0.1
+  for a reverse split of one-for-ten, 1.0 otherwise;
+- ``dividend`` is the cash per share held *after* that session's split, on its ex-date;
+- the return of a session belongs to the session in which it is earned: ``r[t]`` runs from the close of the
+  session before to the close of session ``t``.
+
+The holder of one share at the previous close owns ``split`` shares at this close and was paid ``dividend``
+on each, so that ``r[t] = ln(split[t] * (close[t] + dividend[t]) / close[t-1])``. This is the return of a
+holder who reinvests the dividend at the close of the ex-date (CRSP's definition of the holding-period
+return).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from forecaster.errors import ParameterError
+
+__all__ = ["forward_returns", "log_returns", "to_log_returns", "to_prices"]
+
+_COLUMNS = ("close", "dividend", "split")
+
+
+def log_returns(frame: pd.DataFrame, kind: Literal["total", "price"] = "total") -> NDArray[np.float64]:
+    """Log return of each session, from the close of the session before it.
+
+    Parameters
+    ----------
+    frame : DataFrame of shape (n_sessions, ...)
+        Prices of one symbol in the order of its sessions, with the columns ``close``, ``dividend`` and
+        ``split`` as defined at the top of this module. Prices already adjusted have dividend 0 and split 1.
+    kind : {"total", "price"}
+        ``"total"`` counts dividends as reinvested; ``"price"`` leaves them out. Splits count in both.
+
+    Returns
+    -------
+    ndarray of shape (n_sessions,)
+        Log returns, float64. The first is NaN: nothing comes before it. A NaN in a number makes the returns
+        that need it NaN (a missing close: its own and the next).
+
+    Raises
+    ------
+    ParameterError
+        If `kind` is unknown, a column is missing, or a close or a split is not positive: no log return
+        exists there.
+    """
+    if kind not in ("total", "price"):
+        raise ParameterError(f"`kind` must be 'total' or 'price'. Received: kind={kind!r}")
+    missing = [column for column in _COLUMNS if column not in frame.columns]
+    if missing:
+        raise ParameterError(
+            f"`frame` must have the columns {', '.join(_COLUMNS)}. Missing: {', '.join(missing)}"
+        )
+    close, dividend, split = (frame[column].to_numpy(dtype=np.float64) for column in _COLUMNS)
+    _require_positive("close", close)
+    _require_positive("split", split)
+    held = close + dividend if kind == "total" else close
+    _require_positive("close + dividend", held)
+    returns = np.full(close.size, np.nan)
+    # A sum of logs, as the product can overflow where the return does not.
+    returns[1:] = np.log(split[1:]) + np.log(held[1:]) - np.log(close[:-1])
+    return returns
+
+
+def forward_returns(returns: ArrayLike, horizons: Sequence[int]) -> NDArray[np.float64]:
+    """Log return cumulated over the `h` sessions after each origin: the target of a forecast.
+
+    Parameters
+    ----------
+    returns : array_like of shape (n_sessions,)
+        Log return of each session, as from `log_returns`.
+    horizons : sequence of int, of length n_horizons
+        Numbers of sessions ahead, each at least 1.
+
+    Returns
+    -------
+    ndarray of shape (n_sessions, n_horizons)
+        Row `t` holds ``returns[t + 1] + ... + returns[t + h]``. NaN where a session of the sum lies in the
+        future or its return is NaN. Row `t` is computed from sessions ``t + 1`` to ``t + h`` and nothing
+        else, to the last bit.
+
+    Raises
+    ------
+    ParameterError
+        If `returns` is not one-dimensional, or `horizons` is empty or holds anything but whole numbers above
+        0.
+    """
+    values = np.asarray(returns, dtype=np.float64)
+    if values.ndim != 1:
+        raise ParameterError(f"`returns` must have one dimension. Received: shape {values.shape}")
+    if not horizons or any(
+        isinstance(h, bool) or not isinstance(h, (int, np.integer)) or h < 1 for h in horizons
+    ):
+        raise ParameterError(f"`horizons` must be whole numbers of at least 1. Received: {horizons!r}")
+    result = np.full((values.size, len(horizons)), np.nan)
+    for column, horizon in enumerate(horizons):
+        known = values.size - horizon
+        if known > 0:
+            # Each window is summed on its own: differences of one running sum would let earlier sessions in
+            # through the rounding, and one NaN would spoil all later origins.
+            windows = np.lib.stride_tricks.sliding_window_view(values[1:], horizon)
+            result[:known, column] = windows.sum(axis=1)
+    return result
+
+
+def to_prices(close: ArrayLike, log_return: ArrayLike) -> NDArray[np.float64]:
+    """Prices that cumulative log returns lead to.
+
+    Parameters
+    ----------
+    close : array_like of shape (...)
+        Close at the origin, in the currency of the price.
+    log_return : array_like of shape (..., ...)
+        Cumulative log returns from the origin. Its first axes are those of `close`: ``(n_origins,)`` goes
+        with ``(n_origins, n_horizons, n_levels)``.
+
+    Returns
+    -------
+    ndarray, shaped as `log_return`
+        ``close * exp(log_return)``, per share of the origin. From total returns it is the value with the
+        dividends reinvested, not the price on the screen. NaN stays NaN.
+
+    Raises
+    ------
+    ParameterError
+        If the first axes differ, or a close is not positive.
+    """
+    base, returns = _aligned(close, log_return, "log_return")
+    result: NDArray[np.float64] = base * np.exp(returns)
+    return result
+
+
+def to_log_returns(close: ArrayLike, prices: ArrayLike) -> NDArray[np.float64]:
+    """Cumulative log returns that lead from a close to prices: the inverse of `to_prices`.
+
+    Parameters
+    ----------
+    close : array_like of shape (...)
+        Close at the origin, in the currency of the prices.
+    prices : array_like of shape (..., ...)
+        Prices per share of the origin. The first axes are those of `close`.
+
+    Returns
+    -------
+    ndarray, shaped as `prices`
+        ``ln(prices / close)``. NaN stays NaN.
+
+    Raises
+    ------
+    ParameterError
+        If the first axes differ, or a close or a price is not positive.
+    """
+    base, values = _aligned(close, prices, "prices")
+    _require_positive("prices", values)
+    result: NDArray[np.float64] = np.log(values) - np.log(base)
+    return result
+
+
+def _aligned(
+    close: ArrayLike, other: ArrayLike, name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    base, values = np.asarray(close, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    if values.shape[: base.ndim] != base.shape:
+        # Plain broadcasting would align the last axes, and be wrong in silence where the sizes happen to
+        # agree.
+        raise ParameterError(
+            f"the first axes of `{name}` must be those of `close`. Received: {values.shape} and {base.shape}"
+        )
+    _require_positive("close", base)
+    return base.reshape(base.shape + (1,) * (values.ndim - base.ndim)), values
+
+
+def _require_positive(name: str, values: NDArray[np.float64]) -> None:
+    wrong: NDArray[Any] = np.flatnonzero(values <= 0)
+    if wrong.size:
+        raise ParameterError(
+            f"`{name}` must be positive, as no log return exists otherwise. "
+            f"Received: {values.flat[wrong[0]]:g} at position {wrong[0]} ({wrong.size} in all)"
+        )
