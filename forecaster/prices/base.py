@@ -1,0 +1,186 @@
+"""What a source of prices is, and how prices are loaded from one."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from forecaster.errors import ParameterError, SymbolError
+from forecaster.prices.checks import PRICE_COLUMNS, Finding, failure_reason, inspect
+
+__all__ = [
+    "PRICE_COLUMNS",
+    "Finding",
+    "LoadedPrices",
+    "Source",
+    "content_hash",
+    "did_you_mean",
+    "load_prices",
+    "price_table",
+]
+
+
+class Source(Protocol):
+    """Where prices come from."""
+
+    def symbols(self) -> tuple[str, ...]:
+        """Return the symbols that were asked for or, if none were, all that the source offers.
+
+        Raises
+        ------
+        SourceError
+            If the source as a whole cannot be used.
+        """
+        ...
+
+    def load(self, symbol: str) -> pd.DataFrame:
+        """Return the prices of one symbol, not yet checked.
+
+        Returns
+        -------
+        DataFrame of shape (n_sessions, 7)
+            A price table as `price_table` makes it: float64 columns `PRICE_COLUMNS`, NaN where a price is
+            missing, and a sorted index ``session`` of dates.
+
+        Raises
+        ------
+        SymbolError
+            If this symbol cannot be had; others may.
+        SourceError
+            If the source as a whole cannot be used.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedPrices:
+    """Prices that passed the checks, and what is to be said about the others.
+
+    Parameters
+    ----------
+    frames : dict of str to DataFrame
+        A price table for each usable symbol, in the order asked for; every session has a close.
+    findings : tuple of Finding
+        What the checks found, of usable symbols and of others.
+    failures : dict of str to str
+        Why each of the other symbols was left out, in one line.
+    """
+
+    frames: dict[str, pd.DataFrame]
+    findings: tuple[Finding, ...]
+    failures: dict[str, str]
+
+
+def load_prices(source: Source, symbols: Sequence[str], minimum_sessions: int) -> LoadedPrices:
+    """Load and check the prices of symbols; leave a bad one out by name and go on with the rest.
+
+    Parameters
+    ----------
+    source : Source
+        Where the prices come from.
+    symbols : sequence of str
+        The symbols; empty for all that the source offers.
+    minimum_sessions : int
+        Sessions with a close that each needs at least.
+
+    Returns
+    -------
+    LoadedPrices
+        Usable prices, findings and failures. All symbols may have failed.
+
+    Raises
+    ------
+    SourceError
+        If the source as a whole cannot be used.
+    ParameterError
+        If `symbols` is a bare text or names one twice, or `minimum_sessions` is below 1.
+    """
+    if isinstance(symbols, str):
+        raise ParameterError(f"`symbols` must be a sequence of symbols, not one text. Received: {symbols!r}")
+    twice = sorted({symbol for symbol in symbols if list(symbols).count(symbol) > 1})
+    if twice:
+        raise ParameterError(f"each symbol must be named once. Named more often: {', '.join(twice)}")
+    frames: dict[str, pd.DataFrame] = {}
+    findings: list[Finding] = []
+    failures: dict[str, str] = {}
+    for symbol in symbols or source.symbols():
+        try:
+            raw = source.load(symbol)
+        except SymbolError as error:
+            failures[symbol] = error.reason
+            findings.append(
+                Finding(symbol, "not-loaded", "error", 0, None, error.reason, "the symbol is left out")
+            )
+            continue
+        prices, found = inspect(symbol, raw, minimum_sessions)
+        findings.extend(found)
+        errors = [finding for finding in found if finding.severity == "error"]
+        if errors:
+            failures[symbol] = failure_reason(errors)
+        else:
+            frames[symbol] = prices
+    return LoadedPrices(frames, tuple(findings), failures)
+
+
+def price_table(prices: pd.DataFrame) -> pd.DataFrame:
+    """Give prices the one form that all sources share.
+
+    Parameters
+    ----------
+    prices : DataFrame of shape (n_sessions, ...)
+        Any of `PRICE_COLUMNS`, numeric, with an index of dates in any order; other columns are left out.
+
+    Returns
+    -------
+    DataFrame of shape (n_sessions, 7)
+        Float64 columns `PRICE_COLUMNS` and an index ``session`` (datetime64[s]), sorted. A missing price or
+        volume is NaN; a missing dividend is 0 and a missing split is 1.
+    """
+    table = prices.reindex(columns=list(PRICE_COLUMNS)).astype(np.float64)
+    table = table.fillna({"dividend": 0.0, "split": 1.0})
+    table.index = pd.DatetimeIndex(prices.index).as_unit("s").rename("session")
+    table.columns.name = None
+    return table.sort_index(kind="stable")
+
+
+def content_hash(frames: Mapping[str, pd.DataFrame]) -> str:
+    """Return the version of the data: SHA-256 over symbols, sessions and numbers.
+
+    It does not depend on the order of the symbols, the rows or the columns, nor on the resolution of the
+    index.
+
+    Parameters
+    ----------
+    frames : mapping of str to DataFrame
+        A price table for each symbol; a session occurs once.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(b"prices 1\n" + " ".join(PRICE_COLUMNS).encode())
+    for symbol in sorted(frames):
+        frame = frames[symbol].sort_index(kind="stable")
+        name = symbol.encode()
+        sessions = frame.index.to_numpy().astype("datetime64[D]").astype("<i8")
+        # Adding zero turns -0.0 into 0.0; the second step gives every NaN the same bits.
+        numbers = frame[list(PRICE_COLUMNS)].to_numpy(dtype="<f8") + 0.0
+        numbers[np.isnan(numbers)] = np.nan
+        # The lengths come first: without them symbols and rows could be cut differently and hash alike.
+        digest.update(len(name).to_bytes(8, "little") + name + len(frame).to_bytes(8, "little"))
+        digest.update(sessions.tobytes() + numbers.tobytes())
+    return digest.hexdigest()
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return ``" (did you mean 'X'?)"`` for the nearest of `names`, or nothing if none is near."""
+    folded = {candidate.casefold(): candidate for candidate in names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f" (did you mean {folded[near[0]]!r}?)" if near else ""
