@@ -1,0 +1,51 @@
+# `make` lists the targets. `make run` and `make test` need nothing but Python 3.11 to 3.13, git and make.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test test-all lint check setup setup-dev lock clean
+
+# Refused in one line, here, before a recipe starts: a recipe that fails adds a line of make's own.
+refusal = $(shell PYTHON='$(PYTHON)' .ci/find-python 2>&1 >/dev/null)
+setup = $(if $(refusal),$(error $(refusal)))@PYTHON='$(PYTHON)' .ci/setup
+
+# Two workers of one thread each for two cores. A file's tests share a worker: importing TensorFlow takes seconds.
+pytest = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+# One resolution for every supported Python and platform; pins that still hold are kept.
+compile = uv pip compile pyproject.toml --group build --universal --fork-strategy fewest --python-version 3.11 \
+	--generate-hashes --no-annotate --no-header --quiet
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: setup ## set up and run the main job on bundled real prices, offline
+	.venv/bin/forecaster run configs/quickstart.yaml
+
+test: setup-dev ## set up and run the tests, but those marked slow
+	$(pytest) -m "not slow"
+
+test-all: setup-dev ## set up and run every test
+	$(pytest)
+
+lint: setup-dev ## check style, types and the direction of imports
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+check: lint test-all ## check everything: run this before a commit
+
+setup: ## make .venv with what the application needs
+	$(setup) core
+
+setup-dev: ## make .venv with what the tests and checks need as well
+	$(setup) dev
+
+lock: ## remake both lock files from pyproject.toml (needs uv; delete them first to take the newest versions)
+	$(compile) --output-file requirements.lock
+	$(compile) --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+
+clean: ## remove .venv and the caches; workspace/ stays
+	@if [ -e .venv ]; then rm -rf .venv-old && mv .venv .venv-old; fi
+	rm -rf .venv-old .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find forecaster pipelines dashboards tests -name __pycache__ -type d -prune -exec rm -rf {} +
