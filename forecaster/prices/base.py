@@ -22,6 +22,7 @@ __all__ = [
     "content_hash",
     "did_you_mean",
     "load_prices",
+    "nearest",
     "price_table",
 ]
 
@@ -103,13 +104,14 @@ def load_prices(source: Source, symbols: Sequence[str], minimum_sessions: int) -
     """
     if isinstance(symbols, str):
         raise ParameterError(f"`symbols` must be a sequence of symbols, not one text. Received: {symbols!r}")
-    twice = sorted({symbol for symbol in symbols if list(symbols).count(symbol) > 1})
+    names = tuple(symbols) or source.symbols()
+    twice = sorted({symbol for symbol in names if names.count(symbol) > 1})
     if twice:
         raise ParameterError(f"each symbol must be named once. Named more often: {', '.join(twice)}")
     frames: dict[str, pd.DataFrame] = {}
     findings: list[Finding] = []
     failures: dict[str, str] = {}
-    for symbol in symbols or source.symbols():
+    for symbol in names:
         try:
             raw = source.load(symbol)
         except SymbolError as error:
@@ -179,8 +181,14 @@ def content_hash(frames: Mapping[str, pd.DataFrame]) -> str:
     return digest.hexdigest()
 
 
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the one of `names` most like `name`, whatever the case, or None if no ratio reaches `cutoff`."""
+    folded = {candidate.casefold(): candidate for candidate in names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
+    return folded[near[0]] if near else None
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return ``" (did you mean 'X'?)"`` for the nearest of `names`, or nothing if none is near."""
-    folded = {candidate.casefold(): candidate for candidate in names}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1)
-    return f" (did you mean {folded[near[0]]!r}?)" if near else ""
+    near = nearest(name, names)
+    return f" (did you mean {near!r}?)" if near else ""
