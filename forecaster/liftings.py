@@ -158,6 +158,10 @@ class _Transformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         """Sessions needed before the window: the largest lag."""
         raise NotImplementedError
 
+    def shape(self, lookback: int) -> tuple[int, int]:
+        """Rows and columns of one lifted window of ``lookback`` sessions."""
+        raise NotImplementedError
+
     def __call__(self, windows: npt.ArrayLike) -> Array:
         raise NotImplementedError
 
@@ -199,15 +203,12 @@ class _Transformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
                 f"{name}: a window must hold the history of {history} sessions and at least one more. "
                 f"Received: {array.shape[1]} sessions."
             )
+        self.shape(lookback)  # set_params may have brought in a bad value
         return array, lookback
 
 
 class _Placed(_Transformer):
     """A lifting that only places sessions: subclasses give the shape and the lag of each row."""
-
-    def shape(self, lookback: int) -> tuple[int, int]:
-        """Rows and columns of one lifted window of ``lookback`` sessions."""
-        raise NotImplementedError
 
     def row_lags(self, lookback: int) -> tuple[int, ...]:
         """Lag of each row in sessions: ``L[r, j] = x[t - (columns - 1 - j) - lag_r]``."""
@@ -360,7 +361,11 @@ class Lagged(_Placed):
     """
 
     def __init__(
-        self, lags: Sequence[int] | None = None, *, rows: int | None = None, stride: int | None = None
+        self,
+        lags: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
+        *,
+        rows: int | None = None,
+        stride: int | None = None,
     ) -> None:
         self.lags = lags
         self.rows = rows
@@ -505,26 +510,26 @@ class Spectrogram(_Transformer):
             weights = get_window(self.taper, segment)
         except (ValueError, TypeError) as error:
             raise ParameterError(
-                "Spectrogram: taper must be a window of scipy.signal.get_window. "
-                f"Received: {self.taper!r} ({error})."
+                "Spectrogram: taper must be a window of scipy.signal.get_window, such as 'hann' or 'boxcar'. "
+                f"Received: {self.taper!r}."
             ) from error
         return ShortTimeFFT(weights, hop, fs=1.0, scale_to="magnitude" if scale == "magnitude" else "psd")
 
     @property
     def history(self) -> int:
         """Sessions needed before the window: the segment of the oldest column."""
-        return check_integer("Spectrogram: segment", self.segment, 2) - 1
+        return int(self._transform().m_num) - 1
 
     @property
     def periods(self) -> npt.NDArray[np.float64]:
         """Period of each band in sessions, shape (bands,): infinite in band 0, about 2 in the last."""
         with np.errstate(divide="ignore"):
-            return np.asarray(1.0 / np.fft.rfftfreq(self.history + 1), dtype=np.float64)
+            return np.asarray(1.0 / self._transform().f, dtype=np.float64)
 
     def shape(self, lookback: int) -> tuple[int, int]:
         """``segment // 2 + 1`` bands, and one column every ``hop`` sessions."""
-        hop = check_integer("Spectrogram: hop", self.hop, 1)
-        return (self.history + 1) // 2 + 1, -(-check_integer("lookback", lookback, 1) // hop)
+        transform = self._transform()
+        return int(transform.f_pts), -(-check_integer("lookback", lookback, 1) // transform.hop)
 
     def __call__(self, windows: npt.ArrayLike) -> Array:
         """Lift the windows.
