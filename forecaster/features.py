@@ -1,0 +1,122 @@
+"""Causal numbers computed from one series of returns: volatilities, HAR terms, the channels a network sees.
+
+Every function takes the returns of *one* series in session order and gives, for each session, a number that
+depends on that session and earlier ones only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import lfilter
+
+__all__ = [
+    "CHANNELS",
+    "DECAY",
+    "HAR_FEATURES",
+    "channels",
+    "ewma_volatility",
+    "har_features",
+]
+
+Array = NDArray[np.float64]
+
+DECAY = 0.94
+"""Decay of the daily EWMA variance (RiskMetrics Technical Document, 4th edition, 1996, section 5.3)."""
+
+VOLATILITY_FLOOR = 1e-4
+"""Smallest daily volatility: one basis point, so that a flat stretch scales nothing to infinity."""
+
+CLIP = 8.0
+"""Scaled returns beyond eight volatilities are clipped: one crash must not rule a least-squares fit."""
+
+CHANNELS = ("z", "abs_z", "log_abs_z", "log_volatility_ratio")
+HAR_FEATURES = (
+    "log_abs_1",
+    "log_abs_5",
+    "log_abs_22",
+    "log_abs_66",
+    "log_abs_250",
+    "negative_1",
+    "negative_5",
+    "log_abs_expanding",
+    "log_volatility",
+)
+
+
+def ewma_volatility(returns: Array, decay: float = DECAY) -> Array:
+    """Exponentially weighted daily volatility, made at each session with that session's return included.
+
+    Parameters
+    ----------
+    returns : ndarray of shape (n_sessions,)
+        Daily log returns without NaN.
+    decay : float
+        Weight of yesterday's variance, between 0 and 1.
+
+    Returns
+    -------
+    ndarray of shape (n_sessions,)
+        Daily volatility, at least `VOLATILITY_FLOOR`. The weights are normalised to sum to one, so the first
+        sessions need no starting value taken from later ones.
+    """
+    numerator = lfilter([1.0 - decay], [1.0, -decay], np.square(returns))
+    weight = 1.0 - decay ** np.arange(1, len(returns) + 1)
+    result: Array = np.sqrt(np.maximum(numerator / weight, VOLATILITY_FLOOR**2))
+    return result
+
+
+def _running_mean(values: Array, window: int) -> Array:
+    """Mean over the last ``window`` sessions, over those there are at the start."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    stop = np.arange(1, len(values) + 1)
+    start = np.maximum(stop - window, 0)
+    return (total[stop] - total[start]) / (stop - start)
+
+
+def _expanding_mean(values: Array) -> Array:
+    return np.cumsum(values) / np.arange(1, len(values) + 1)
+
+
+def channels(returns: Array, volatility: Array) -> NDArray[np.float32]:
+    """Channels of a network, each session scaled by its own day's volatility.
+
+    Parameters
+    ----------
+    returns, volatility : ndarray of shape (n_sessions,)
+        Daily log returns and their EWMA volatility.
+
+    Returns
+    -------
+    ndarray of shape (n_sessions, len(CHANNELS)), float32
+        The scaled return z, its size, log(size + 0.1), and the log of volatility over the expanding mean
+        absolute return, all clipped at eight.
+    """
+    z = returns / volatility
+    ordinary = np.maximum(_expanding_mean(np.abs(returns)), VOLATILITY_FLOOR)
+    stacked = np.stack([z, np.abs(z), np.log(np.abs(z) + 0.1), np.log(volatility / ordinary)], axis=-1)
+    return np.clip(stacked, -CLIP, CLIP).astype(np.float32)
+
+
+def har_features(returns: Array, volatility: Array) -> NDArray[np.float32]:
+    """Heterogeneous autoregressive terms of absolute returns, over the day's volatility.
+
+    Mean absolute return over 1, 5, 22, 66 and 250 sessions and since the start, in logs; mean negative return
+    over 1 and 5 sessions (the leverage effect); the log of the volatility itself. After Corsi, "A Simple
+    Approximate Long-Memory Model of Realized Volatility", Journal of Financial Econometrics 7 (2009).
+
+    Parameters
+    ----------
+    returns, volatility : ndarray of shape (n_sessions,)
+        Daily log returns and their EWMA volatility.
+
+    Returns
+    -------
+    ndarray of shape (n_sessions, len(HAR_FEATURES)), float32
+    """
+    size, negative = np.abs(returns), np.minimum(returns, 0.0)
+    logs = [np.log(np.maximum(_running_mean(size, w) / volatility, 0.02)) for w in (1, 5, 22, 66, 250)]
+    leverage = [np.maximum(_running_mean(negative, w) / volatility, -CLIP) for w in (1, 5)]
+    ordinary = np.log(np.maximum(_expanding_mean(size) / volatility, 0.02))
+    stacked = np.stack([*logs, *leverage, ordinary, np.log(volatility * 100.0)], axis=-1)
+    return stacked.astype(np.float32)

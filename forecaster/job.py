@@ -1,0 +1,699 @@
+"""The job file: YAML made into typed, frozen settings; the one place that knows every kind.
+
+Nothing heavy is imported here: what a setting describes is made by its ``build`` method, which imports what it
+needs, so that a job can be checked without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from forecaster.errors import JobError
+
+if TYPE_CHECKING:
+    from forecaster.kernels import Parallel
+    from forecaster.liftings import Lifting
+    from forecaster.models.base import Forecaster
+    from forecaster.prices.base import Source
+
+__all__ = ["Job", "json_schema", "load_job", "parse_job"]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+Symbol = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
+Share = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
+
+
+def _iso_date(value: object) -> object:
+    """Take YYYY-MM-DD alone: pydantic would read 20080101 as seconds since 1970."""
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value.strip()):
+        raise ValueError("a date is written YYYY-MM-DD")
+    return value
+
+
+Date = Annotated[date, BeforeValidator(_iso_date)]
+
+
+class Spec(BaseModel):
+    """A part of a job: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: object) -> object:
+        """Name the nearest key: pydantic only says that a key is not permitted."""
+        if not isinstance(data, Mapping):
+            return data
+        for key in data:
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key {key!r}{_nearest(str(key), list(cls.model_fields))}")
+        return data
+
+
+def _nearest(given: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{hint} (allowed: {', '.join(names)})"
+
+
+# Prices ------------------------------------------------------------------------------------------------------
+
+
+class SamplePrices(Spec):
+    """Real prices that come with the installed packages."""
+
+    kind: Literal["sample"]
+    symbols: tuple[Symbol, ...] = Field(("SP500", "NASDAQ", "WTI"), min_length=1)
+    """SP500, NASDAQ and WTI (from `arch`); with the extra `samples`, 20 US stocks (from `skfolio`)."""
+
+    def build(self, folder: Path) -> Source:
+        """Make the source; the folder of the job file is not needed."""
+        from forecaster.prices.samples import SampleSource
+
+        return SampleSource(self.symbols)
+
+
+class FilesPrices(Spec):
+    """Prices from CSV or Parquet files: symbol, session, open, high, low, close, volume[, dividend, split]."""
+
+    kind: Literal["files"]
+    path: str | tuple[str, ...] = Field(min_length=1)
+    """A file, a folder, a glob, or several; relative to the folder of the job file."""
+    symbols: tuple[Symbol, ...] = ()
+    """Symbols to use; all that the files hold where none is given."""
+
+    def build(self, folder: Path) -> Source:
+        """Make the source."""
+        from forecaster.prices.files import FilesSource
+
+        paths = (self.path,) if isinstance(self.path, str) else self.path
+        return FilesSource(tuple(str(folder / path) for path in paths), self.symbols)
+
+
+PricesSpec = Annotated[SamplePrices | FilesPrices, Field(discriminator="kind")]
+
+
+# Strategies --------------------------------------------------------------------------------------------------
+
+
+class Strategy(Spec):
+    """What every strategy says of itself without making anything."""
+
+    @property
+    def history(self) -> int:
+        """Sessions needed before the window."""
+        return 0
+
+    def kernel(self, width: int) -> tuple[int, int]:
+        """Height and width of the first kernel, if it spans ``width`` sessions."""
+        return (1, width)
+
+
+class RowStrategy(Strategy):
+    """The window as one row: a 1 x W image."""
+
+    kind: Literal["row"]
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return "window as one row"
+
+    def build(self) -> Lifting:
+        """Make the lifting."""
+        from forecaster.liftings import Row
+
+        return Row()
+
+
+class ColumnStrategy(Strategy):
+    """The window as one column: a W x 1 image, under a kernel that is as tall as it spans sessions."""
+
+    kind: Literal["column"]
+
+    def kernel(self, width: int) -> tuple[int, int]:
+        """Height and width of the first kernel, if it spans ``width`` sessions."""
+        return (width, 1)
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return "window as one column"
+
+    def build(self) -> Lifting:
+        """Make the lifting."""
+        from forecaster.liftings import Column
+
+        return Column()
+
+
+class ReplicateStrategy(Strategy):
+    """The window repeated in identical rows."""
+
+    kind: Literal["replicate"]
+    rows: PositiveInt = 3
+    """Number of identical rows."""
+
+    def kernel(self, width: int) -> tuple[int, int]:
+        """Height and width of the first kernel, if it spans ``width`` sessions."""
+        return (self.rows, width)
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"{self.rows} identical rows"
+
+    def build(self) -> Lifting:
+        """Make the lifting."""
+        from forecaster.liftings import Replicate
+
+        return Replicate(rows=self.rows)
+
+
+class LaggedStrategy(Strategy):
+    """Each row is the window delayed by a lag."""
+
+    kind: Literal["lagged"]
+    lags: tuple[NonNegativeInt, ...] = Field((0, 1, 5, 21), min_length=1)
+    """Delays of the rows in sessions, without repetition."""
+
+    @field_validator("lags")
+    @classmethod
+    def _distinct(cls, lags: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(lags)) < len(lags):
+            raise ValueError("lags are distinct")
+        return lags
+
+    @property
+    def history(self) -> int:
+        """Sessions needed before the window."""
+        return max(self.lags)
+
+    def kernel(self, width: int) -> tuple[int, int]:
+        """Height and width of the first kernel, if it spans ``width`` sessions."""
+        return (len(self.lags), width)
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return "rows delayed by " + ", ".join(map(str, self.lags))
+
+    def build(self) -> Lifting:
+        """Make the lifting."""
+        from forecaster.liftings import Lagged
+
+        return Lagged(lags=self.lags)
+
+
+class ParallelStrategy(Strategy):
+    """Each row (or column) of the 2D kernel is a 1D filter of its own."""
+
+    kind: Literal["parallel"]
+    filters: PositiveInt = 3
+    """Number of 1D filters in the kernel."""
+    axis: Literal["rows", "columns"] = "rows"
+    """Whether the filters are the rows or the columns of the kernel."""
+    aggregate: Literal["concatenate", "mean", "sum", "max"] = "concatenate"
+    """How the outputs of the filters are joined."""
+
+    def kernel(self, width: int) -> tuple[int, int]:
+        """Height and width of the first kernel, if it spans ``width`` sessions."""
+        return (self.filters, width) if self.axis == "rows" else (width, self.filters)
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"{self.filters} parallel 1D filters from its {self.axis}, {self.aggregate}"
+
+    def build(self) -> Parallel:
+        """Make the strategy."""
+        from forecaster.kernels import Parallel
+
+        return Parallel(axis=self.axis, aggregate=self.aggregate)
+
+
+class ControlStrategy(Strategy):
+    """The control: a plain Conv1D as wide as ``rows`` kernels end to end, so with as many parameters.
+
+    A comparison of liftings without it misleads: it tells what the lifting does from what the parameters do.
+    """
+
+    kind: Literal["control"]
+    rows: PositiveInt = 4
+    """Rows of the strategy that it is the control of."""
+
+    def kernel(self, width: int) -> tuple[int, int]:
+        """Height and width of the first kernel, if it spans ``width`` sessions."""
+        return (1, self.rows * width)
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"flat Conv1D as large as {self.rows} rows (control)"
+
+    def build(self) -> Lifting:
+        """Make the lifting."""
+        from forecaster.liftings import Row
+
+        return Row()
+
+
+StrategySpec = Annotated[
+    RowStrategy | ColumnStrategy | ReplicateStrategy | LaggedStrategy | ParallelStrategy | ControlStrategy,
+    Field(discriminator="kind"),
+]
+
+
+# Models ------------------------------------------------------------------------------------------------------
+
+
+class ModelSpec(Spec):
+    """What every model has: a name, and what it needs."""
+
+    complexity: ClassVar[int]
+    """Rank among the kinds; the simpler model wins a tie."""
+    baseline: ClassVar[bool] = True
+    """Whether it is one of the models to beat."""
+
+    name: Name = ""
+    """Name in tables and in the tracking store; the kind where it is not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_after_kind(cls, data: object) -> object:
+        if isinstance(data, Mapping) and "name" not in data and isinstance(data.get("kind"), str):
+            return {**data, "name": data["kind"]}
+        return data
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        del lookback
+        return 2
+
+
+class ZeroModel(ModelSpec):
+    """Past distribution of each symbol without its mean: no drift, no skill."""
+
+    complexity: ClassVar[int] = 0
+
+    kind: Literal["zero"]
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return "past distribution without drift"
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.naive import HistoricalForecaster
+
+        return HistoricalForecaster(centred=True)
+
+
+class HistoricalModel(ModelSpec):
+    """Past distribution of each symbol: the reference of no skill."""
+
+    complexity: ClassVar[int] = 1
+
+    kind: Literal["historical"]
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return "past distribution"
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.naive import HistoricalForecaster
+
+        return HistoricalForecaster()
+
+
+class EwmaModel(ModelSpec):
+    """EWMA volatility with filtered historical simulation."""
+
+    complexity: ClassVar[int] = 2
+
+    kind: Literal["ewma_fhs"]
+    decay: float = Field(0.94, gt=0.0, lt=1.0)
+    """Weight of yesterday's variance."""
+    residuals: Literal["symbol", "pooled"] = "symbol"
+    """Whether each symbol has residual quantiles of its own."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"EWMA({self.decay:g}) volatility, {self.residuals} residuals"
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.econometric import EwmaForecaster
+
+        return EwmaForecaster(self.decay, by_symbol=self.residuals == "symbol")
+
+
+class RidgeModel(ModelSpec):
+    """Ridge regression of the scaled return on its lags, with residual quantiles."""
+
+    complexity: ClassVar[int] = 3
+
+    kind: Literal["ridge"]
+    lags: PositiveInt = 22
+    """Scaled daily returns that serve as inputs."""
+    penalty: PositiveFloat = 1000.0
+    """Weight of the squared coefficients, over standardised inputs."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"ridge on {self.lags} lags, residual quantiles"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return self.lags
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.learned import RidgeForecaster
+
+        return RidgeForecaster(self.lags, self.penalty)
+
+
+class BoostingModel(ModelSpec):
+    """Histogram gradient boosting of the scale on HAR features, with residual quantiles."""
+
+    complexity: ClassVar[int] = 4
+
+    kind: Literal["boosting"]
+    iterations: PositiveInt = 60
+    """Trees for each horizon."""
+    learning_rate: PositiveFloat = 0.05
+    """Share of each tree that is added."""
+    leaves: int = Field(8, ge=2)
+    """Largest number of leaves of a tree."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"gradient boosting of the scale, {self.iterations} trees a horizon"
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.learned import BoostingForecaster
+
+        return BoostingForecaster(self.iterations, self.learning_rate, self.leaves, seed)
+
+
+class Training(Spec):
+    """How a network is trained."""
+
+    epochs: PositiveInt = 4
+    """Passes over the training origins."""
+    batch: PositiveInt = 256
+    """Origins a step."""
+    learning_rate: PositiveFloat = 2e-3
+    """Peak of the cosine schedule of AdamW."""
+    weight_decay: NonNegativeFloat = 1e-3
+    """Weight decay of AdamW."""
+    dropout: float = Field(0.2, ge=0.0, lt=1.0)
+    """Share of the features that are dropped in training."""
+
+
+class ConvolutionModel(ModelSpec):
+    """A 2D kernel applied to the series by a strategy, beside HAR features, with a scale head."""
+
+    complexity: ClassVar[int] = 5
+    baseline: ClassVar[bool] = False
+
+    kind: Literal["convolution"]
+    strategy: StrategySpec
+    """How the 2D kernel meets the 1D series."""
+    filters: PositiveInt = 16
+    """Filters of each convolution."""
+    kernel: PositiveInt = 5
+    """Sessions that each kernel spans; the strategy gives its height."""
+    dense: PositiveInt = 32
+    """Units of the hidden layer."""
+    training: Training = Training()
+    """How the network is trained."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"2D kernel, {self.strategy.description}"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return lookback + self.strategy.history
+
+    def receptive_field(self) -> int:
+        """Sessions that the two convolutions span; the second has dilation two."""
+        first = (
+            max(self.strategy.kernel(self.kernel))
+            if not isinstance(self.strategy, ParallelStrategy)
+            else self.kernel
+        )
+        return first + 2 * (self.kernel - 1)
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.convolution.model import ConvolutionForecaster
+
+        return ConvolutionForecaster(
+            strategy=self.strategy.build(),
+            kernel=self.strategy.kernel(self.kernel),
+            width=self.kernel,
+            lookback=lookback,
+            filters=self.filters,
+            dense=self.dense,
+            seed=seed,
+            **self.training.model_dump(),
+        )
+
+
+AnyModel = Annotated[
+    ZeroModel | HistoricalModel | EwmaModel | RidgeModel | BoostingModel | ConvolutionModel,
+    Field(discriminator="kind"),
+]
+
+
+# The job -----------------------------------------------------------------------------------------------------
+
+
+class Backtest(Spec):
+    """The walk-forward backtest."""
+
+    start: Date
+    """First test origin."""
+    end: Date | None = None
+    """Last test origin; the last session there is where it is not given."""
+    refit_every: PositiveInt = 504
+    """Sessions between two refits."""
+    embargo: NonNegativeInt = 0
+    """Sessions left out between the last training outcome and the refit."""
+    rolling: NonNegativeInt = 0
+    """Learn from the last so many sessions; 0 for all of them."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end is not None and self.end < self.start:
+            raise ValueError(f"the end lies after the start; received start {self.start}, end {self.end}")
+        return self
+
+
+class Job(Spec):
+    """A job: prices, horizons, a backtest and models."""
+
+    name: Name
+    """Name of the universe; results lie under ``workspace/<name>``."""
+    prices: PricesSpec
+    """Where prices come from."""
+    returns: Literal["total", "price"] = "total"
+    """Whether dividends count as part of the return, where the prices say them."""
+    horizons: tuple[PositiveInt, ...] = Field((1, 5, 21), min_length=1)
+    """Horizons in sessions, increasing."""
+    lookback: PositiveInt = 32
+    """Sessions of a window."""
+    backtest: Backtest
+    """The walk-forward backtest."""
+    models: tuple[AnyModel, ...] = Field(min_length=1)
+    """Models to compare, the simplest first where they are otherwise equal."""
+    minimum_coverage: Share = 0.5
+    """Share of the symbols that must succeed; below it the job ends with exit code 1."""
+    seed: NonNegativeInt = 7
+    """Seed of everything random."""
+    workspace: str = "workspace"
+    """Folder of results and of the tracking store, relative to where the command runs."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.horizons) != sorted(set(self.horizons)):
+            raise ValueError(f"horizons are distinct and increasing; received {list(self.horizons)}")
+        names = [model.name for model in self.models]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        for number, model in enumerate(self.models):
+            if isinstance(model, ConvolutionModel) and model.receptive_field() > self.lookback:
+                raise ValueError(
+                    f"models[{number}]: the convolutions of {model.name!r} span {model.receptive_field()} sessions, "
+                    f"more than the lookback of {self.lookback}; look back further or take a smaller kernel"
+                )
+        if twice is not None:
+            raise ValueError(
+                f"models have distinct names; received {twice!r} more than once: give each a name"
+            )
+        return self
+
+    @property
+    def warm_up(self) -> int:
+        """Sessions that every origin needs up to itself: the most that any model asks for."""
+        return max(model.history(self.lookback) for model in self.models)
+
+    @property
+    def minimum_sessions(self) -> int:
+        """Prices that a symbol needs: the warm-up, the longest horizon, and one for the first return."""
+        return self.warm_up + max(self.horizons) + 1
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the settings, so that a result names the job that made it."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that leaves every plain scalar text: ON, NO, TRUE and 0700 are tickers, not numbers."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:merge"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse_job(text: str, where: str) -> Job:
+    """Read a job from YAML.
+
+    Parameters
+    ----------
+    text : str
+        The YAML document. Plain scalars stay text until the settings say what they are.
+    where : str
+        Name of the document, for messages.
+
+    Raises
+    ------
+    JobError
+        With the path of the setting, what was given, and what is allowed.
+    """
+    try:
+        # The loader is derived from SafeLoader: it makes text, lists and mappings, and nothing else.
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise JobError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise JobError(f"{where}: not valid YAML: {_one_line(error)}") from None
+    if not isinstance(data, dict):
+        raise JobError(f"{where}: a job is a mapping of settings. Received: {_shown(data)}")
+    try:
+        return Job.model_validate(data)
+    except ValidationError as error:
+        raise JobError(f"{where}: {_explain(error, data)}") from None
+    except RecursionError:
+        raise JobError(f"{where}: a setting contains itself; remove the alias") from None
+
+
+def load_job(path: Path) -> Job:
+    """Read a job file.
+
+    Raises
+    ------
+    JobError
+        If the file cannot be read, or as in `parse_job`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise JobError(f"{path}: no such job file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{path}: the job file cannot be read as UTF-8 text: {_one_line(error)}") from None
+    return parse_job(text, str(path))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the job file, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Job.model_json_schema()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _explain(error: ValidationError, data: object) -> str:
+    """Say the first error in one line: path, what was given, what is allowed."""
+    errors = error.errors()
+    first = errors[0]
+    path, value = "", data
+    for step in first["loc"]:
+        # The location also names the branches of unions, which are no keys of the document.
+        if isinstance(value, Mapping) and step in value:
+            path, value = f"{path}.{step}" if path else str(step), value[step]
+        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(step, int):
+            path, value = f"{path}[{step}]", value[step] if step < len(value) else None
+    context = first.get("ctx", {})
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        missing = str(first["loc"][-1])
+        path, message = f"{path}.{missing}" if path else missing, "this setting is required"
+        text = f"{path}: {message}"
+    elif first["type"] == "union_tag_not_found":
+        text = f"{path}: a `kind` is required. Received: {_shown(value)}"
+    elif first["type"] == "union_tag_invalid":
+        allowed = [name.strip("'") for name in str(context["expected_tags"]).split(", ")]
+        text = f"{path}.kind: unknown kind {context['tag']!r}{_nearest(str(context['tag']), allowed)}"
+    elif message.startswith("unknown key"):
+        text = f"{path}: {message}" if path else message
+    else:
+        shown = "" if isinstance(value, Mapping) else f". Received: {_shown(value)}"
+        text = f"{path}: {message}{shown}" if path else f"{message}{shown}"
+    more = len(errors) - 1
+    return text + (f" (and {more} more)" if more else "")

@@ -1,0 +1,62 @@
+"""Volatility models with filtered historical simulation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster import features
+from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
+from forecaster.quantiles import QuantileForecast
+from forecaster.windows import Windows
+
+__all__ = ["EwmaForecaster"]
+
+
+class EwmaForecaster:
+    """EWMA volatility times the square root of the horizon, times quantiles of past standardised outcomes.
+
+    Parameters
+    ----------
+    decay : float
+        Weight of yesterday's variance, between 0 and 1.
+    by_symbol : bool
+        Whether the standardised outcomes of each symbol give its own quantiles, or all are pooled.
+    """
+
+    def __init__(self, decay: float = features.DECAY, by_symbol: bool = True) -> None:
+        self.decay = decay
+        self.residuals = ResidualQuantiles(by_symbol)
+
+    @property
+    def parameters(self) -> int:
+        """Number of quantiles held."""
+        return self.residuals.parameters
+
+    def _scales(self, windows: Windows) -> NDArray[np.float64]:
+        panel = windows.panel
+        volatility = [features.ewma_volatility(panel.returns[part], self.decay) for part in panel.parts]
+        roots = np.sqrt(np.array(windows.horizons, dtype=float))
+        return np.concatenate(volatility)[windows.rows, None] * roots
+
+    def fit(self, windows: Windows) -> Self:
+        """Take the quantiles of the standardised training outcomes."""
+        self.residuals.fit(windows, known_targets(windows) / self._scales(windows))
+        return self
+
+    def predict(self, windows: Windows) -> QuantileForecast:
+        """Scale the quantiles by each origin's volatility."""
+        values = self._scales(windows)[:, :, None] * self.residuals.predict(windows)
+        return QuantileForecast(values, windows.horizons)
+
+    def save(self, folder: Path) -> None:
+        """Write the quantiles."""
+        save_arrays(folder, self.residuals.state())
+
+    def load(self, folder: Path) -> Self:
+        """Read the quantiles."""
+        self.residuals.restore(load_arrays(folder))
+        return self

@@ -1,0 +1,51 @@
+"""A fitted model on disk: the job that it is made again from, and what it learned; no pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from forecaster.errors import TrackingError
+from forecaster.job import Job
+from forecaster.models.base import Forecaster
+
+__all__ = ["SavedModel", "read_model", "write_model"]
+
+JOB, LEARNED = "job.json", "learned"
+
+
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """A model, its name, and the job that it belongs to."""
+
+    job: Job
+    name: str
+    model: Forecaster
+
+
+def write_model(folder: Path, saved: SavedModel) -> None:
+    """Save a fitted model beside its job, in a folder that does not exist yet."""
+    (folder / LEARNED).mkdir(parents=True)
+    content = {"model": saved.name, "job": saved.job.model_dump(mode="json")}
+    (folder / JOB).write_text(json.dumps(content, indent=2), encoding="utf-8")
+    saved.model.save(folder / LEARNED)
+
+
+def read_model(folder: Path) -> SavedModel:
+    """Make a saved model again.
+
+    Raises
+    ------
+    TrackingError
+        If the folder is not one that `write_model` wrote.
+    """
+    try:
+        content = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        job, name = Job.model_validate(content["job"]), content["model"]
+        spec = next(model for model in job.models if model.name == name)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, ValidationError) as error:
+        raise TrackingError(f"{folder}: not a saved model, or a damaged one: {error}") from error
+    return SavedModel(job, name, spec.build(job.lookback, job.seed).load(folder / LEARNED))

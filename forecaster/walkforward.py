@@ -1,0 +1,222 @@
+"""The walk-forward backtest: refit every so often, forecast what comes next, never look ahead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from forecaster.errors import ParameterError
+from forecaster.models.base import Forecaster, ResidualQuantiles
+from forecaster.quantiles import QuantileForecast, quantile_columns
+from forecaster.windows import Panel, Windows
+
+__all__ = [
+    "Fold",
+    "FoldForecast",
+    "backtest",
+    "fit_windows",
+    "folds",
+    "forecast_table",
+    "latest_table",
+    "origin_windows",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One refit: what is learned from, and the origins forecast until the next refit.
+
+    Parameters
+    ----------
+    number : int
+        Position among the refits, from 0.
+    refit : datetime64[D]
+        The session after whose close the models are fitted, which is also the first test origin.
+    train, test : Windows
+        Training origins, all of whose outcomes are known on the evening of the refit, and test origins.
+    """
+
+    number: int
+    refit: np.datetime64
+    train: Windows
+    test: Windows
+
+
+@dataclass(frozen=True, eq=False)
+class FoldForecast:
+    """What one model forecast in one fold, and what that took."""
+
+    model: str
+    fold: Fold
+    forecast: QuantileForecast
+    parameters: int
+    fit_seconds: float
+    predict_seconds: float
+
+
+def _rows(panel: Panel, first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows from position ``first`` to ``last`` (inclusive) of each series, end to end."""
+    parts = [
+        np.arange(offset + max(start, 0), offset + stop + 1)
+        for offset, start, stop in zip(panel.offsets[:-1], first, last, strict=True)
+    ]
+    return np.concatenate(parts).astype(np.int64)
+
+
+def _last_positions(panel: Panel, session: np.datetime64) -> NDArray[np.int64]:
+    """Position of the last session of each series up to a session; -1 where there is none."""
+    return np.array(
+        [np.searchsorted(panel.sessions[part], session, side="right") - 1 for part in panel.parts],
+        dtype=np.int64,
+    )
+
+
+def fit_windows(
+    panel: Panel,
+    session: np.datetime64,
+    horizons: tuple[int, ...],
+    warm_up: int,
+    embargo: int = 0,
+    rolling: int = 0,
+) -> Windows:
+    """Origins that a model may learn from on the evening of a session.
+
+    Parameters
+    ----------
+    panel : Panel
+    session : datetime64[D]
+        The evening. The last training origin of a series lies ``max(horizons) + embargo`` of its sessions before
+        it, so that every outcome has been seen.
+    horizons : tuple of int
+    warm_up : int
+        Sessions that an origin needs up to itself.
+    embargo : int
+        Further sessions left out before the evening.
+    rolling : int
+        Learn from the last so many sessions of each series; 0 for all of them.
+    """
+    last = _last_positions(panel, session) - max(horizons) - embargo
+    first = np.full_like(last, warm_up - 1)
+    if rolling:
+        first = np.maximum(first, last - rolling + 1)
+    return Windows(panel, _rows(panel, first, last), horizons)
+
+
+def origin_windows(
+    panel: Panel, first: np.datetime64, last: np.datetime64, horizons: tuple[int, ...], warm_up: int
+) -> Windows:
+    """All origins between two sessions, both included, that have ``warm_up`` sessions up to themselves."""
+    chosen = (panel.sessions >= first) & (panel.sessions <= last) & (panel.positions >= warm_up - 1)
+    return Windows(panel, np.flatnonzero(chosen).astype(np.int64), horizons)
+
+
+def folds(
+    panel: Panel,
+    horizons: tuple[int, ...],
+    start: np.datetime64,
+    end: np.datetime64 | None,
+    refit_every: int,
+    warm_up: int,
+    embargo: int = 0,
+    rolling: int = 0,
+) -> list[Fold]:
+    """Cut the test span into refits.
+
+    Parameters
+    ----------
+    panel : Panel
+    horizons : tuple of int
+    start, end : datetime64[D]
+        First and last test origin; without an end, the last session there is.
+    refit_every : int
+        Sessions of the common calendar between two refits.
+    warm_up, embargo, rolling : int
+        As in `fit_windows`.
+
+    Raises
+    ------
+    ParameterError
+        If no session lies in the span, or too few outcomes are known before it.
+    """
+    calendar = panel.calendar
+    first = int(np.searchsorted(calendar, start))
+    stop = len(calendar) if end is None else int(np.searchsorted(calendar, end, side="right"))
+    if first >= stop:
+        raise ParameterError(
+            f"the backtest needs sessions between its start and its end. Received: start {start}, end "
+            f"{end or 'none'}, while the prices run from {calendar[0]} to {calendar[-1]}"
+        )
+    result = []
+    for number, begin in enumerate(range(first, stop, refit_every)):
+        refit, last = calendar[begin], calendar[min(begin + refit_every, stop) - 1]
+        train = fit_windows(panel, refit, horizons, warm_up, embargo, rolling)
+        result.append(Fold(number, refit, train, origin_windows(panel, refit, last, horizons, warm_up)))
+    if len(result[0].train) < ResidualQuantiles.minimum:
+        raise ParameterError(
+            f"the first refit learns from at least {ResidualQuantiles.minimum} origins whose outcomes are known. "
+            f"Received: {len(result[0].train)} before {result[0].refit} (prices from {calendar[0]}, warm-up "
+            f"{warm_up}, longest horizon {max(horizons)}); start the backtest later or bring more history"
+        )
+    return [fold for fold in result if len(fold.test)]
+
+
+def backtest(models: Mapping[str, Callable[[], Forecaster]], over: Sequence[Fold]) -> Iterator[FoldForecast]:
+    """Fit and forecast, model by model and fold by fold.
+
+    Parameters
+    ----------
+    models : mapping of str to callable
+        Makes a fresh, unfitted model.
+    over : sequence of Fold
+
+    Yields
+    ------
+    FoldForecast
+        As soon as it is there, so that a caller can show progress and keep what is done.
+    """
+    for name, build in models.items():
+        for fold in over:
+            begin = time.perf_counter()
+            model = build().fit(fold.train)
+            fitted = time.perf_counter()
+            forecast = model.predict(fold.test)
+            done = time.perf_counter()
+            yield FoldForecast(name, fold, forecast, model.parameters, fitted - begin, done - fitted)
+
+
+def forecast_table(model: str, windows: Windows, forecast: QuantileForecast) -> pd.DataFrame:
+    """Lay a forecast out as a table, one row an origin and horizon.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``model, symbol, origin, horizon, y`` (NaN while unknown) and ``q0.01`` to ``q0.99``.
+    """
+    n_horizons = len(windows.horizons)
+    table = pd.DataFrame(
+        forecast.values.reshape(len(windows) * n_horizons, -1), columns=quantile_columns(), copy=False
+    )
+    table.insert(0, "model", model)
+    table.insert(1, "symbol", np.repeat(windows.symbols.astype(object), n_horizons))
+    table.insert(2, "origin", np.repeat(windows.sessions.astype("datetime64[ms]"), n_horizons))
+    table.insert(3, "horizon", np.tile(np.array(windows.horizons, dtype=np.int64), len(windows)))
+    table.insert(4, "y", windows.targets.ravel())
+    return table
+
+
+def latest_table(model: str, windows: Windows, forecast: QuantileForecast) -> pd.DataFrame:
+    """Lay a forecast out with the close that prices follow from, for outcomes that nobody knows yet.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``model, symbol, origin, horizon, close`` and ``q0.01`` to ``q0.99``.
+    """
+    table = forecast_table(model, windows, forecast).drop(columns="y")
+    table.insert(4, "close", np.repeat(windows.panel.closes[windows.rows], len(windows.horizons)))
+    return table

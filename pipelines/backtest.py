@@ -1,0 +1,174 @@
+"""The backtest of a job: forecasts of every model on the same origins, their scores and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forecaster.job import Job
+from forecaster.scores import row_scores, score_table
+from forecaster.significance import Champion, choose_champion, daily_losses, verdicts
+from forecaster.walkforward import Fold, FoldForecast, backtest, folds, forecast_table
+from pipelines.ingest import JobData, without
+from pipelines.results import write_quality, write_table
+
+__all__ = ["BacktestResult", "Progress", "backtest_job", "write_backtest"]
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many steps are done, and how many there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class BacktestResult:
+    """What a backtest found.
+
+    Parameters
+    ----------
+    data : JobData
+        The prices, without the symbols that had nothing to test.
+    folds : list of Fold
+    forecasts : DataFrame
+        One row a model, symbol, origin and horizon.
+    scores : DataFrame
+        ``model, symbol, horizon, metric, value``.
+    models : DataFrame
+        ``model, kind, description, parameters, fit_seconds, predict_seconds``; seconds are the mean of a refit.
+    fold_scores : DataFrame
+        ``model, fold, horizon, crps, fit_seconds``.
+    verdicts : DataFrame
+        As `forecaster.significance.verdicts` gives them.
+    champion : Champion
+    baseline : str
+        The best baseline.
+    """
+
+    data: JobData
+    folds: list[Fold]
+    forecasts: pd.DataFrame
+    scores: pd.DataFrame
+    models: pd.DataFrame
+    fold_scores: pd.DataFrame
+    verdicts: pd.DataFrame
+    champion: Champion
+    baseline: str
+
+
+def _untested(job: Job, data: JobData) -> dict[str, str]:
+    """Symbols without any origin in the test span, and why."""
+    panel, start = data.panel, np.datetime64(job.backtest.start, "D")
+    end = np.datetime64(job.backtest.end, "D") if job.backtest.end else panel.calendar[-1]
+    failures = {}
+    for symbol, part in zip(panel.symbols, panel.parts, strict=True):
+        sessions = panel.sessions[part][job.warm_up - 1 :]
+        if not ((sessions >= start) & (sessions <= end)).any():
+            failures[symbol] = (
+                f"the test span {start} to {end} holds no origin of it: it can be forecast from {sessions[0]} to "
+                f"{sessions[-1]}; choose other dates"
+            )
+    return failures
+
+
+def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
+    """Run the walk-forward backtest of a job.
+
+    Parameters
+    ----------
+    job : Job
+    data : JobData
+    progress : callable
+        Told of every model and refit.
+    """
+    data = without(data, _untested(job, data))
+    span = job.backtest
+    over = folds(
+        data.panel,
+        job.horizons,
+        np.datetime64(span.start, "D"),
+        np.datetime64(span.end, "D") if span.end else None,
+        span.refit_every,
+        job.warm_up,
+        span.embargo,
+        span.rolling,
+    )
+    total, done = len(job.models) * len(over), 0
+    tables, fold_rows, parameters = [], [], {}
+    builders = {spec.name: _builder(job, number) for number, spec in enumerate(job.models)}
+    progress(job.models[0].name, 0, total)
+    for result in backtest(builders, over):
+        done += 1
+        following = job.models[min(done // len(over), len(job.models) - 1)].name
+        progress(following, done, total)
+        table = forecast_table(result.model, result.fold.test, result.forecast)
+        table["crps"] = row_scores(table)["crps"]
+        fold_rows.append(_fold_rows(result, table))
+        parameters[result.model] = result.parameters
+        tables.append(table)
+    forecasts = pd.concat(tables, ignore_index=True)
+    fold_scores = pd.concat(fold_rows, ignore_index=True)
+    known = forecasts.loc[forecasts["crps"].notna(), ["model", "symbol", "origin", "horizon", "crps"]]
+    forecasts = forecasts.drop(columns="crps")
+    losses = daily_losses(known)
+    names = [spec.name for spec in job.models]
+    by_complexity = sorted(
+        names,
+        key=lambda name: (job.models[names.index(name)].complexity, parameters[name], names.index(name)),
+    )
+    historical = next((spec.name for spec in job.models if spec.kind == "historical"), None)
+    champion = choose_champion(losses[names], by_complexity, historical or by_complexity[0])
+    baselines = [spec.name for spec in job.models if spec.baseline] or by_complexity[:1]
+    baseline = min(baselines, key=lambda name: champion.mean_ratios[name])
+    return BacktestResult(
+        data=data,
+        folds=over,
+        forecasts=forecasts,
+        scores=score_table(forecasts),
+        models=_models(job, fold_scores, parameters),
+        fold_scores=fold_scores,
+        verdicts=verdicts(losses[names], baseline, historical),
+        champion=champion,
+        baseline=baseline,
+    )
+
+
+def _builder(job: Job, number: int):
+    return lambda: job.models[number].build(job.lookback, job.seed)
+
+
+def _fold_rows(result: FoldForecast, table: pd.DataFrame) -> pd.DataFrame:
+    rows = table.groupby("horizon")["crps"].mean().rename("crps").reset_index()
+    rows.insert(0, "model", result.model)
+    rows.insert(1, "fold", result.fold.number)
+    return rows.assign(fit_seconds=result.fit_seconds, predict_seconds=result.predict_seconds)
+
+
+def _models(job: Job, fold_scores: pd.DataFrame, parameters: dict[str, int]) -> pd.DataFrame:
+    seconds = (
+        fold_scores.drop_duplicates(["model", "fold"])
+        .groupby("model")[["fit_seconds", "predict_seconds"]]
+        .mean()
+    )
+    rows = [
+        {
+            "model": spec.name,
+            "kind": spec.kind,
+            "description": spec.description,
+            "parameters": parameters[spec.name],
+            "fit_seconds": round(float(seconds.loc[spec.name, "fit_seconds"]), 3),
+            "predict_seconds": round(float(seconds.loc[spec.name, "predict_seconds"]), 3),
+        }
+        for spec in job.models
+    ]
+    return pd.DataFrame(rows)
+
+
+def write_backtest(result: BacktestResult, folder: Path) -> None:
+    """Write the tables of a backtest into a folder."""
+    write_table(result.forecasts, folder / "forecasts.parquet")
+    write_table(result.scores, folder / "scores.csv")
+    write_table(result.models, folder / "models.csv")
+    write_table(result.verdicts, folder / "verdict.csv")
+    write_quality(result.data.prices, folder)

@@ -1,0 +1,104 @@
+"""Load and check the prices of a job, and lay them out as a panel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forecaster.errors import DataError
+from forecaster.job import Job
+from forecaster.prices.base import LoadedPrices, Source, content_hash, load_prices
+from forecaster.windows import Panel
+
+__all__ = ["JobData", "load_data", "recent_prices", "without"]
+
+
+@dataclass(frozen=True, eq=False)
+class JobData:
+    """The prices that a job works on.
+
+    Parameters
+    ----------
+    panel : Panel
+        The usable series.
+    prices : LoadedPrices
+        Checked prices, findings and failures.
+    data_version : str
+        SHA-256 of the usable prices.
+    """
+
+    panel: Panel
+    prices: LoadedPrices
+    data_version: str
+
+
+class _AsOf:
+    """A source that forgets what came after a session, before anything is checked."""
+
+    def __init__(self, source: Source, as_of: date) -> None:
+        self._source, self._as_of = source, pd.Timestamp(as_of)
+
+    def symbols(self) -> tuple[str, ...]:
+        return self._source.symbols()
+
+    def load(self, symbol: str) -> pd.DataFrame:
+        frame = self._source.load(symbol)
+        return frame[frame.index <= self._as_of]
+
+
+def load_data(job: Job, folder: Path, minimum_sessions: int, as_of: date | None = None) -> JobData:
+    """Load and check the prices of a job.
+
+    Parameters
+    ----------
+    job : Job
+    folder : Path
+        Folder of the job file, which paths in it are relative to.
+    minimum_sessions : int
+        Sessions with a close that each symbol needs.
+    as_of : date, optional
+        Forget every session after it, as if it were that evening.
+
+    Raises
+    ------
+    DataError
+        If the source, or every symbol of it, cannot be used.
+    """
+    source: Source = job.prices.build(folder)
+    if as_of is not None:
+        source = _AsOf(source, as_of)
+    prices = load_prices(source, (), minimum_sessions)
+    if not prices.frames:
+        reasons = "; ".join(f"{symbol}: {reason}" for symbol, reason in prices.failures.items())
+        raise DataError(f"no symbol can be used: {reasons}")
+    return JobData(Panel.from_prices(prices.frames, job.returns), prices, content_hash(prices.frames))
+
+
+def without(data: JobData, failures: dict[str, str]) -> JobData:
+    """Leave further symbols out, by name and with the reason."""
+    if not failures:
+        return data
+    frames = {symbol: frame for symbol, frame in data.prices.frames.items() if symbol not in failures}
+    if not frames:
+        reasons = "; ".join(f"{symbol}: {reason}" for symbol, reason in failures.items())
+        raise DataError(f"no symbol can be used: {reasons}")
+    prices = LoadedPrices(frames, data.prices.findings, data.prices.failures | failures)
+    return JobData(data.panel.select(tuple(frames)), prices, content_hash(frames))
+
+
+def recent_prices(panel: Panel, sessions: int) -> pd.DataFrame:
+    """Last closes of each symbol: ``symbol, session, close``."""
+    rows = np.concatenate(
+        [np.arange(max(part.start, part.stop - sessions), part.stop) for part in panel.parts]
+    )
+    return pd.DataFrame(
+        {
+            "symbol": np.array(panel.symbols, dtype=object)[panel.series[rows]],
+            "session": panel.sessions[rows].astype("datetime64[ms]"),
+            "close": panel.closes[rows],
+        }
+    )

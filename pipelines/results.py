@@ -1,0 +1,70 @@
+"""The folder of finished results: what the report, the dashboard and other tools read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from forecaster.errors import JobError
+from forecaster.prices.base import LoadedPrices
+
+__all__ = ["staged", "write_json", "write_quality", "write_table"]
+
+
+@contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """Give a folder to write into, and move its files to the output only when all of them are whole.
+
+    A step that fails, or is killed, leaves the output as it was.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=output))
+    except OSError as error:
+        raise JobError(f"results cannot be written to {output}: {error.strerror or error}") from None
+    try:
+        yield folder
+        for path in sorted(folder.iterdir()):
+            path.replace(output / path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet or CSV, by the ending of the name."""
+    if path.suffix == ".parquet":
+        table.to_parquet(path, index=False)
+    else:
+        table.to_csv(path, index=False)
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write a JSON file that people can read."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_quality(prices: LoadedPrices, folder: Path) -> None:
+    """Write ``findings.csv`` and ``failures.csv``."""
+    findings = [
+        {
+            "symbol": finding.symbol,
+            "code": finding.code,
+            "severity": finding.severity,
+            "sessions": finding.sessions,
+            "first_session": finding.first_session,
+            "message": finding.message,
+            "action": finding.action,
+        }
+        for finding in prices.findings
+    ]
+    columns = ["symbol", "code", "severity", "sessions", "first_session", "message", "action"]
+    write_table(pd.DataFrame(findings, columns=columns), folder / "findings.csv")
+    failures = pd.DataFrame(list(prices.failures.items()), columns=["symbol", "reason"])
+    write_table(failures, folder / "failures.csv")
