@@ -40,6 +40,7 @@ __all__ = [
     "Step",
     "Strategy",
     "filter_axis",
+    "history_of",
     "layer_config",
     "layer_from_config",
     "lifting_of",
@@ -452,6 +453,11 @@ def lifting_of(strategy: Strategy) -> Lifting:
     if isinstance(strategy, Parallel):
         return Row() if strategy.lifting is None else strategy.lifting
     return strategy
+
+
+def history_of(strategy: Strategy) -> int:
+    """Sessions that a window needs before its lookback."""
+    return lifting_of(strategy).history
 
 
 def newest_row_last(strategy: Strategy) -> bool:

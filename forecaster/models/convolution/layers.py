@@ -25,6 +25,7 @@ from forecaster.models.convolution.geometry import (
     Step,
     Strategy,
     filter_axis,
+    history_of,
     layer_config,
     layer_from_config,
     lifting_of,
@@ -107,7 +108,7 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     @property
     def history(self) -> int:
         """Sessions needed before the lookback."""
-        return lifting_of(self.strategy).history
+        return history_of(self.strategy)
 
     def get_config(self) -> dict[str, Any]:
         """Describe the stack as plain JSON."""
