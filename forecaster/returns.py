@@ -50,8 +50,8 @@ def log_returns(frame: pd.DataFrame, kind: Literal["total", "price"] = "total") 
     Raises
     ------
     ParameterError
-        If `kind` is unknown, a column is missing, or a close or a split is not positive: no log return
-        exists there.
+        If `kind` is unknown, a column is missing, a close or a split is not positive (no log return exists
+        there), or a dividend that counts is negative.
     """
     if kind not in ("total", "price"):
         raise ParameterError(f"`kind` must be 'total' or 'price'. Received: kind={kind!r}")
@@ -63,11 +63,13 @@ def log_returns(frame: pd.DataFrame, kind: Literal["total", "price"] = "total") 
     close, dividend, split = (frame[column].to_numpy(dtype=np.float64) for column in _COLUMNS)
     _require_positive("close", close)
     _require_positive("split", split)
-    held = close + dividend if kind == "total" else close
-    _require_positive("close + dividend", held)
+    if kind == "total" and (dividend < 0).any():
+        raise ParameterError(f"`dividend` must be at least 0. Received: {np.nanmin(dividend):g}")
+    # Logs are added where the numbers could overflow although the return does not.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        held = np.logaddexp(np.log(close), np.log(dividend)) if kind == "total" else np.log(close)
     returns = np.full(close.size, np.nan)
-    # A sum of logs, as the product can overflow where the return does not.
-    returns[1:] = np.log(split[1:]) + np.log(held[1:]) - np.log(close[:-1])
+    returns[1:] = np.log(split[1:]) + held[1:] - np.log(close[:-1])
     return returns
 
 

@@ -12,7 +12,7 @@ non-positive-price      error    a price is zero or negative: no log return exis
 invalid-split           error    a split ratio is not a positive number
 invalid-dividend        error    a dividend is negative or not a number
 action-without-close    error    a dividend or split falls on a session without a close, and would be lost
-constant-series         error    the return is zero throughout: nothing to forecast
+constant-series         error    the return is zero throughout: there is nothing to forecast
 too-short               error    fewer sessions with a close than needed
 high-below-low          warning  the high of a session is below its low
 price-outside-range     warning  an open or a close lies outside [low, high]
@@ -169,7 +169,7 @@ def inspect(
         report.say(
             "too-short", "error", len(prices), None,
             f"a symbol needs at least {minimum_sessions} sessions with a close; it has {len(prices)}",
-            "give a longer history, or ask for less of it",
+            "give a longer history, or ask for less",
         )  # fmt: skip
     _check_ranges(report, prices)
     report.add(

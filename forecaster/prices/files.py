@@ -3,7 +3,7 @@
 One row a symbol and session, in any order, in one file or many::
 
     symbol,session,open,high,low,close,volume,dividend,split
-    AAPL,2020-08-28,126.01,126.44,124.58,124.81,187629916,0,1
+    AAPL,2020-08-28,504.05,505.77,498.31,499.23,46907479,0,1
     AAPL,2020-08-31,127.58,131.00,126.00,129.04,225702688,0,4
 
 ``symbol``, ``session`` and ``close`` are required. A file with a ``dividend`` or ``split`` column holds

@@ -61,7 +61,7 @@ class SampleSource:
         Raises
         ------
         SymbolError
-            If no sample has this name, or the package that holds it is not installed.
+            If no sample has this name, or the package that holds it cannot be imported.
         """
         if symbol in _ARCH:
             return price_table(_read_arch(_ARCH[symbol]))
@@ -71,7 +71,8 @@ class SampleSource:
             except ImportError as error:
                 raise SymbolError(
                     symbol,
-                    "this sample comes with the package `skfolio`; install the extra `forecaster[samples]`",
+                    f"this sample needs the package `skfolio`, which cannot be imported ({error}); "
+                    "install the extra `forecaster[samples]`",
                 ) from error
             return price_table(closes[[symbol]].rename(columns={symbol: "close"}))
         raise SymbolError(
