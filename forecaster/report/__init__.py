@@ -1,1 +1,43 @@
 """Finished results made into one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["write_report"]
+
+
+def write_report(results: Path, output: Path) -> Path:
+    """Write the report of a finished run as one self-contained HTML file.
+
+    The page asks nothing of the network, prints, and reads in light and dark mode. It only shows what the result
+    files hold; a file that is missing, empty or lacks columns becomes a sentence that says so.
+
+    Parameters
+    ----------
+    results : Path
+        Directory of a finished run: ``summary.json``, ``verdict.csv``, ``scores.csv``, ``models.csv``,
+        ``forecasts.parquet``, ``latest.parquet``, ``recent_prices.parquet``, ``findings.csv``, ``failures.csv``.
+    output : Path
+        The HTML file to write; its folder is made, an older file is replaced at once or not at all.
+
+    Returns
+    -------
+    Path
+        ``output``.
+
+    Raises
+    ------
+    ParameterError
+        If ``results`` is not a directory.
+    """
+    # Plotly takes a second to import and only this function needs it.
+    from forecaster.report.page import render
+    from forecaster.report.results import read_results
+
+    html = render(read_results(results))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(output.name + ".part")
+    part.write_text(html, encoding="utf-8", newline="\n")
+    part.replace(output)
+    return output

@@ -1,0 +1,251 @@
+"""Reads the files of a finished run; what is missing becomes a sentence, never an exception."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forecaster.errors import ParameterError
+from forecaster.quantiles import quantile_columns
+from forecaster.report.backtest import Backtest, summarise
+
+__all__ = ["Results", "Summary", "read_results"]
+
+VERDICT = ("model", "horizon", "baseline", "crps_ratio", "p_value", "verdict", "smallest_detectable", "skill")
+SCORES = ("model", "symbol", "horizon", "metric", "value")
+MODELS = ("model", "kind", "description", "parameters", "fit_seconds", "predict_seconds")
+FINDINGS = ("symbol", "code", "severity", "sessions", "first_session", "message", "action")
+FAILURES = ("symbol", "reason")
+LATEST = ("model", "symbol", "origin", "horizon", "close", *quantile_columns())
+PRICES = ("symbol", "session", "close")
+NUMBERS = {
+    "crps_ratio",
+    "p_value",
+    "smallest_detectable",
+    "value",
+    "parameters",
+    "fit_seconds",
+    "predict_seconds",
+    "sessions",
+    "close",
+    *quantile_columns(),
+}
+DATES = {"origin", "session"}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``summary.json`` says; empty where it says nothing."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def text(self, *path: str) -> str:
+        """Text at a path of keys, ``""`` where there is none."""
+        value: Any = self.values
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return "" if value is None or isinstance(value, dict | list) else str(value)
+
+    def number(self, *path: str) -> float | None:
+        """Number at a path of keys, None where there is none."""
+        try:
+            return float(self.text(*path))
+        except ValueError:
+            return None
+
+    def texts(self, key: str) -> list[str]:
+        """List of texts under a key, empty where there is none."""
+        value = self.values.get(key)
+        return [str(item) for item in value] if isinstance(value, list) else []
+
+    def mapping(self, key: str) -> dict[str, str]:
+        """Texts by name under a key, empty where there are none."""
+        value = self.values.get(key)
+        return {str(name): str(item) for name, item in value.items()} if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished run, as its files tell it.
+
+    Parameters
+    ----------
+    summary : Summary
+    verdict, scores, models, latest, recent_prices, findings, failures : DataFrame
+        The tables of the same names with their stated columns; empty where the file is missing or unusable.
+        Text is text (a symbol NA stays NA), numbers are floats (NaN where a cell is no number), horizons are
+        ints, dates are timestamps.
+    champion : str
+        The model that the scheduled job uses, ``""`` where none is named.
+    baselines : dict of int to str
+        The best baseline at each horizon.
+    horizons : tuple of int
+        All horizons, ascending.
+    backtest : Backtest
+        Sums over ``forecasts.parquet``.
+    missing : tuple of str
+        One sentence for each file that could not be used.
+    """
+
+    summary: Summary
+    verdict: pd.DataFrame
+    scores: pd.DataFrame
+    models: pd.DataFrame
+    latest: pd.DataFrame
+    recent_prices: pd.DataFrame
+    findings: pd.DataFrame
+    failures: pd.DataFrame
+    champion: str
+    baselines: dict[int, str]
+    horizons: tuple[int, ...]
+    backtest: Backtest
+    missing: tuple[str, ...]
+
+    def challenger(self) -> str:
+        """Model whose calibration and gains the report shows in detail.
+
+        The champion; where that is the best baseline at every horizon, the other model of the lowest average CRPS
+        ratio is set against it. ``""`` where there is neither.
+        """
+        if self.champion and any(self.champion != name for name in self.baselines.values()):
+            return self.champion
+        others = self.verdict[~self.verdict["model"].isin({*self.baselines.values(), self.champion})]
+        means = others.groupby("model")["crps_ratio"].mean().dropna()
+        return str(means.idxmin()) if len(means) else ""
+
+
+def _tidy(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    tidy = {}
+    for name in columns:
+        column = frame[name]
+        if name in NUMBERS:
+            tidy[name] = pd.to_numeric(column, errors="coerce").astype(np.float64)
+        elif name == "horizon":
+            tidy[name] = pd.to_numeric(column, errors="coerce")
+        elif name in DATES:
+            tidy[name] = pd.to_datetime(column, errors="coerce")
+        else:
+            tidy[name] = column.astype(object).where(column.notna(), "").astype(str)
+    result = pd.DataFrame(tidy, columns=list(columns))
+    if "horizon" in columns:
+        result = result[result["horizon"].notna()].astype({"horizon": int})
+    return result.reset_index(drop=True)
+
+
+def _read_table(
+    path: Path, columns: Sequence[str], missing: list[str], may_be_empty: bool = False
+) -> pd.DataFrame:
+    empty = _tidy(pd.DataFrame({name: pd.Series(dtype=object) for name in columns}), columns)
+    if not path.is_file():
+        missing.append(f"{path.name} is missing.")
+        return empty
+    try:
+        if path.suffix == ".csv":
+            # NA and TRUE are tickers: nothing is guessed, numbers are made by column.
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        else:
+            frame = pd.read_parquet(path)
+    except pd.errors.EmptyDataError:
+        frame = pd.DataFrame()
+    except (OSError, ValueError) as error:
+        missing.append(f"{path.name} cannot be read: {str(error).splitlines()[0]}.")
+        return empty
+    lacking = [name for name in columns if name not in frame.columns]
+    if lacking and len(frame.columns):
+        missing.append(f"{path.name} lacks the columns {', '.join(lacking)}.")
+        return empty
+    if frame.empty:
+        if not may_be_empty:
+            missing.append(f"{path.name} is empty.")
+        return empty
+    return _tidy(frame, columns)
+
+
+def _read_summary(path: Path, missing: list[str]) -> Summary:
+    if not path.is_file():
+        missing.append(f"{path.name} is missing.")
+        return Summary()
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        missing.append(f"{path.name} cannot be read: {error}.")
+        return Summary()
+    if not isinstance(values, dict):
+        missing.append(f"{path.name} holds no object.")
+        return Summary()
+    return Summary(values)
+
+
+def _ratios_from_scores(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Leaderboard rows without a verdict: CRPS ratios from the pooled scores."""
+    pooled = scores[(scores["symbol"] == "*") & (scores["metric"] == "crps")]
+    wide = pooled.pivot_table(index="horizon", columns="model", values="value", aggfunc="first", sort=False)
+    if baseline in wide.columns:
+        wide = wide.div(wide[baseline], axis=0)
+    else:
+        wide = wide * np.nan
+    long = wide.stack(future_stack=True).rename("crps_ratio").reset_index()
+    blank = {"p_value": np.nan, "smallest_detectable": np.nan, "verdict": "", "skill": ""}
+    return _tidy(long.assign(baseline=baseline, **blank), VERDICT)
+
+
+def read_results(directory: Path) -> Results:
+    """Read the files of a finished run.
+
+    Parameters
+    ----------
+    directory : Path
+        See `forecaster.report.write_report`.
+
+    Raises
+    ------
+    ParameterError
+        If ``directory`` is not a directory.
+    """
+    if not directory.is_dir():
+        raise ParameterError(f"a report is made from a directory of finished results. Received: {directory}")
+    missing: list[str] = []
+    summary = _read_summary(directory / "summary.json", missing)
+    verdict = _read_table(directory / "verdict.csv", VERDICT, missing)
+    scores = _read_table(directory / "scores.csv", SCORES, missing)
+    models = _read_table(directory / "models.csv", MODELS, missing)
+    latest = _read_table(directory / "latest.parquet", LATEST, missing)
+    recent_prices = _read_table(directory / "recent_prices.parquet", PRICES, missing)
+    findings = _read_table(directory / "findings.csv", FINDINGS, missing, may_be_empty=True)
+    failures = _read_table(directory / "failures.csv", FAILURES, missing, may_be_empty=True)
+
+    best_baseline = summary.text("best_baseline")
+    if verdict.empty and len(scores):
+        verdict = _ratios_from_scores(scores, best_baseline)
+    horizons = {int(text) for text in summary.texts("horizons") if text.isdigit()}
+    horizons |= {int(h) for frame in (verdict, latest) for h in frame["horizon"].unique()}
+    baselines = {h: best_baseline for h in horizons if best_baseline}
+    baselines |= {
+        int(h): str(name)
+        for h, name in zip(verdict["horizon"], verdict["baseline"], strict=True)
+        if name  # the verdict knows its baseline best
+    }
+    results = Results(
+        summary=summary,
+        verdict=verdict,
+        scores=scores,
+        models=models,
+        latest=latest,
+        recent_prices=recent_prices,
+        findings=findings,
+        failures=failures,
+        champion=summary.text("champion"),
+        baselines=baselines,
+        horizons=tuple(sorted(horizons)),
+        backtest=Backtest.empty(),
+        missing=(),
+    )
+    wanted = {results.champion, results.challenger(), *baselines.values()} - {""}
+    backtest = summarise(directory / "forecasts.parquet", sorted(wanted), missing)
+    return Results(**{**results.__dict__, "backtest": backtest, "missing": tuple(missing)})
