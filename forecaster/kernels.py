@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -39,14 +39,12 @@ from forecaster.liftings import Array, Lifting, Placement, Replicate, as_finite,
 __all__ = [
     "FoldedKernel",
     "Folding",
-    "FrequencyResponse",
     "Parallel",
     "convolve",
     "fold",
     "frequency_response",
     "full_height",
     "lag_weights",
-    "rows_as_channels",
 ]
 
 Mode = Literal["full", "same", "valid"]
@@ -160,11 +158,11 @@ def convolve(
         result = operator(lifted, spaced, mode=mode, boundary=boundary, fillvalue=fill)
         return np.ascontiguousarray(result[:: strides[0], :: strides[1]])
 
+    parallel = isinstance(strategy, Parallel)
+    strides, dilations = _pair("stride", stride, parallel), _pair("dilation", dilation, parallel)
     if not isinstance(strategy, Parallel):
         _check_lifting("strategy", strategy)
-        lifted = _lift_series(series, strategy, fill)
-        return operate(lifted, taps, _pair("stride", stride), _pair("dilation", dilation))
-    strides, dilations = _time_pair("stride", stride), _time_pair("dilation", dilation)
+        return operate(_lift_series(series, strategy, fill), taps, strides, dilations)
     bank = taps if strategy.axis == "rows" else taps.T
     lifted = _lift_series(series, _rows_of(strategy, bank, series.size), fill)
     outputs = np.concatenate(
@@ -245,10 +243,10 @@ class Folding:
     step : int
         Sessions between output columns: the column stride.
     row_terms : tuple of tuples of (int, int)
-        For each output row, the kernel rows that act on it and the lag at which they do: ``Y_i[n] = bias +
-        sum over (a, lag) of P_a[n - lag]`` with ``P_a`` the series correlated once with kernel row a. This
-        shift-add form costs the same for any lags. Kernel rows count as in correlation (from the end, under
-        ``convolution``).
+        For each output row, the kernel rows that act on it and the lag at which they do. On complete columns,
+        ``Y_i[n] = bias + sum over (a, lag) of P_a[n - lag]`` with ``P_a`` the series correlated once with
+        kernel row a: this shift-add form costs the same for any lags. Kernel rows count as in correlation
+        (from the end, under ``convolution``).
     """
 
     kernels: tuple[FoldedKernel, ...]
@@ -374,15 +372,14 @@ def fold(
     check_choice("convention", convention, get_args(Convention))
     fill = float(as_finite("fill_value", fill_value, [()]))
     row_mode: Mode = mode
+    parallel = isinstance(strategy, Parallel)
+    strides, dilations = _pair("stride", stride, parallel), _pair("dilation", dilation, parallel)
     if isinstance(strategy, Parallel):
-        # The filters of a bank are the rows of one kernel of full height, each with output channels of its
-        # own.
-        strides, dilations = _time_pair("stride", stride), _time_pair("dilation", dilation)
+        # The filters of a bank are the rows of one kernel of full height, with output channels of their own.
         bank = taps if strategy.axis == "rows" else taps.swapaxes(0, 1)
         lifting, row_mode = _rows_of(strategy, bank, lookback), "valid"
         taps = _join(bank[:, ::-1] if convention == "convolution" else bank, strategy.aggregate)
     else:
-        strides, dilations = _pair("stride", stride), _pair("dilation", dilation)
         lifting = strategy
         _check_lifting("strategy", lifting)
         taps = taps[::-1, ::-1] if convention == "convolution" else taps
@@ -457,8 +454,8 @@ def full_height(kernel: npt.ArrayLike) -> Float64:
     """Turn a 2D kernel as high as its lifting into a Conv1D kernel over rows as channels, for any lifting.
 
     In row mode ``valid``, a kernel of height ``rows`` gives one output row, and equals the 1D kernel returned
-    here on ``rows_as_channels`` of the lifted array: cheaper than the sum along diagonals, and valid for the
-    spectrogram too.
+    here on ``lifted.swapaxes(1, 2).reshape(n, columns, rows * channels)``: cheaper than the sum along
+    diagonals, and true of the spectrogram too.
 
     Parameters
     ----------
@@ -472,23 +469,6 @@ def full_height(kernel: npt.ArrayLike) -> Float64:
     taps = as_finite("kernel", kernel, [("height", "width", "channels", "filters")]).astype(np.float64)
     rows, width, channels, filters = taps.shape
     return np.ascontiguousarray(taps.swapaxes(0, 1).reshape(width, rows * channels, filters))
-
-
-def rows_as_channels(lifted: npt.ArrayLike) -> Array:
-    """Lay the rows of lifted windows side by side as channels, the first row's channels first.
-
-    Parameters
-    ----------
-    lifted : array-like of shape (n, rows, columns, channels)
-        Lifted windows.
-
-    Returns
-    -------
-    ndarray of shape (n, columns, rows * channels)
-    """
-    array = as_finite("lifted", lifted, [("windows", "rows", "columns", "channels")])
-    n, rows, columns, channels = array.shape
-    return array.swapaxes(1, 2).reshape(n, columns, rows * channels)
 
 
 def lag_weights(folding: Folding, row: int = 0, column: int = -1) -> Float64:
@@ -512,24 +492,9 @@ def lag_weights(folding: Folding, row: int = 0, column: int = -1) -> Float64:
     return weights
 
 
-class FrequencyResponse(NamedTuple):
-    """What a 1D kernel does to a sinusoid of each period.
-
-    Attributes
-    ----------
-    magnitude : ndarray of shape (periods, ...)
-        Amplitude out over amplitude in.
-    phase : ndarray of shape (periods, ...)
-        Lead of the output over the input at offset 0, in radians in (-pi, pi]; a delay is negative.
-    """
-
-    magnitude: Float64
-    phase: Float64
-
-
 def frequency_response(
     taps: npt.ArrayLike, offsets: Sequence[int] | npt.ArrayLike, periods: npt.ArrayLike
-) -> FrequencyResponse:
+) -> tuple[Float64, Float64]:
     """Frequency response of a 1D kernel: ``H(p) = sum over k of taps[k] * exp(2 pi i offsets[k] / p)``.
 
     Parameters
@@ -538,13 +503,15 @@ def frequency_response(
         Such as ``FoldedKernel.taps``; further axes (channels, filters) are kept.
     offsets : sequence of int, one a tap
         Session of each tap, such as ``FoldedKernel.offsets``: negative for the past.
-    periods : array-like of shape (periods,)
+    periods : float or array-like of shape (periods,)
         In sessions: at least 2 (shorter ones cannot be told from longer ones); infinity is the mean level.
 
     Returns
     -------
-    FrequencyResponse
-        Magnitude and phase, each of shape (periods, ...).
+    magnitude : ndarray of shape (periods, ...)
+        Amplitude out over amplitude in.
+    phase : ndarray of shape (periods, ...)
+        Lead of the output over the input at offset 0, in radians in (-pi, pi]; a delay is negative.
 
     Raises
     ------
@@ -558,14 +525,14 @@ def frequency_response(
         raise ParameterError(
             f"offsets must be one integer for each of the {len(values)} taps. Received: {offsets!r}."
         )
-    lengths = np.atleast_1d(np.asarray(periods, dtype=np.float64))
-    if lengths.ndim != 1 or not (lengths >= 2).all():
+    lengths = np.atleast_1d(np.asarray(periods))
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iuf" or not (lengths >= 2).all():
         raise ParameterError(
             f"periods must be one-dimensional, each at least 2 sessions. Received: {periods!r}."
         )
     waves = np.exp(2j * np.pi * where / lengths[:, None])
     response = np.tensordot(waves, values, axes=1)
-    return FrequencyResponse(np.abs(response), np.angle(response))
+    return np.abs(response), np.angle(response)
 
 
 def _sources(
@@ -658,21 +625,17 @@ def _check_lifting(name: str, value: object) -> None:
         raise ParameterError(f"{name} must be {kinds}. Received: {value!r}.")
 
 
-def _pair(name: str, value: Any) -> tuple[int, int]:
-    """Return a (rows, columns) pair from an integer or a pair."""
+def _pair(name: str, value: Any, one_row: bool) -> tuple[int, int]:
+    """Return a (rows, columns) pair from an integer or a pair; 1D filters have one row."""
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         if len(value) != 2:
             raise ParameterError(f"{name} must be an integer or a pair (rows, columns). Received: {value!r}.")
-        return check_integer(name, value[0], 1), check_integer(name, value[1], 1)
+        rows, columns = (check_integer(name, part, 1) for part in value)
+        if one_row and rows != 1:
+            raise ParameterError(
+                f"Parallel: {name} must be an integer or (1, n), as 1D filters know time only. "
+                f"Received: {value!r}."
+            )
+        return rows, columns
     number = check_integer(name, value, 1)
-    return number, number
-
-
-def _time_pair(name: str, value: Any) -> tuple[int, int]:
-    """Return the pair of a 1D filter, which knows time only."""
-    rows, columns = _pair(name, value)
-    if rows != 1 and isinstance(value, Sequence | np.ndarray):
-        raise ParameterError(
-            f"Parallel: {name} must be an integer or (1, n), as 1D filters have no rows. Received: {value!r}."
-        )
-    return 1, columns
+    return (1 if one_row else number), number

@@ -145,7 +145,7 @@ def as_finite(name: str, values: npt.ArrayLike, axes: Sequence[tuple[str, ...]])
         place = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ParameterError(
             f"{name} must be finite. Received: {array[place]} at index {place}; "
-            "leave out or fill such sessions first."
+            "leave such values out or fill them first."
         )
     return array
 
