@@ -87,6 +87,7 @@ class FilesSource:
         if isinstance(symbols, str):
             raise ParameterError(f"`symbols` must be a sequence of texts. Received: {symbols!r}")
         self._paths = [str(each) for each in paths]
+        self._place = ", ".join(self._paths[:3]) + (" and others" if len(self._paths) > 3 else "")
         self._symbols = tuple(symbols)
 
     def symbols(self) -> tuple[str, ...]:
@@ -119,12 +120,12 @@ class FilesSource:
         if symbol in contents.problems:
             raise SymbolError(symbol, contents.problems[symbol])
         if symbol in contents.others:
-            raise SymbolError(symbol, f"{_shorten(self._paths)} holds this symbol, but it was not asked for")
+            raise SymbolError(symbol, f"{self._place} holds this symbol, but it was not asked for")
         if symbol not in contents.rows:
             held = sorted({*contents.rows, *contents.problems, *contents.others})
             raise SymbolError(
                 symbol,
-                f"no row of {_shorten(self._paths)} has this symbol{did_you_mean(symbol, held)}; "
+                f"no row of {self._place} has this symbol{did_you_mean(symbol, held)}; "
                 f"there are {_shorten(held)}",
             )
         return price_table(contents.rows[symbol])
@@ -146,7 +147,7 @@ class FilesSource:
                 if self._symbols:
                     others.update(set(table["symbol"]) - set(self._symbols))
                     table = table[table["symbol"].isin(self._symbols)]
-                tables.append(table.assign(_file=number))
+                tables.append(table.assign(file=number))
             if is_empty:
                 raise SourceError(f"{file}: a price file needs rows; this one has no more than a header")
         return _assemble(files, tables, problems, others)
@@ -336,7 +337,7 @@ def _nearest_column(name: str, absent: Sequence[str]) -> str | None:
             return column
     # A column that may be absent must look very like one before a file is refused for it.
     required = [column for column in absent if column in _REQUIRED]
-    return nearest(folded, required) or nearest(folded, absent, cutoff=0.8)
+    return nearest(folded, required) or nearest(folded, absent, cutoff=0.75)
 
 
 def _require_symbols(block: _Block) -> None:
@@ -367,7 +368,7 @@ def _parse(block: _Block) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
         rows = np.flatnonzero(wrong)
         for row in rows[~data["symbol"].iloc[rows].duplicated().to_numpy()].tolist():
             line = int(block.positions[row])
-            value = block.columns[column][row].as_py()
+            value = _value(block.columns[column], row)
             reason = f"{block.place(line)}: `{column}` must be {rule}. Received: {_quote(value)}"
             problems.append((line, data["symbol"].iloc[row], reason))
 
@@ -377,7 +378,7 @@ def _parse(block: _Block) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
         if column in block.columns:
             data[column], wrong = _parse_numbers(block, column)
             note(wrong, column, "a plain finite number such as 1234.5, or empty")
-    data["_position"] = block.positions
+    data["position"] = block.positions
     return data, [(symbol, reason) for _, symbol, reason in sorted(problems)]
 
 
@@ -445,7 +446,7 @@ def _assemble(
     traded = {
         int(number): "dividend" in table.columns or "split" in table.columns
         for table in tables
-        for number in table["_file"].unique()
+        for number in table["file"].unique()
     }
     rows: dict[str, pd.DataFrame] = {}
     everything = pd.concat(tables, ignore_index=True)
@@ -453,7 +454,7 @@ def _assemble(
         name = str(symbol)
         if name in problems:
             continue
-        kinds = {traded[number]: number for number in group["_file"].unique()}
+        kinds = {traded[number]: number for number in group["file"].unique()}
         if len(kinds) > 1:
             problems[name] = (
                 f"a symbol's prices must be all as traded or all as given; {files[kinds[True]]} has a "
@@ -463,16 +464,26 @@ def _assemble(
         twice = group["session"].duplicated(keep=False)
         if twice.any():
             day = group.loc[twice, "session"].min()
-            first, second = group[group["session"] == day].iloc[:2].itertuples()
-            places = [f"{units[row._file]} {row._position} of {files[row._file]}" for row in (first, second)]
+            places = [
+                f"{units[number]} {position} of {files[number]}"
+                for number, position in group.loc[group["session"] == day, ["file", "position"]].to_numpy()
+            ]
             extra = int(group["session"].duplicated().sum())
             problems[name] = (
                 f"sessions must be unique; {day.date()} stands on {places[0]} and on {places[1]} "
                 f"({extra} rows too many in all); keep one row a session"
             )
             continue
-        rows[name] = group.set_index("session").drop(columns=["symbol", "_file", "_position"])
+        rows[name] = group.set_index("session").drop(columns=["symbol", "file", "position"])
     return _Contents(rows, problems, others - set(problems))
+
+
+def _value(column: Any, row: int) -> object:
+    try:
+        return column[row].as_py()
+    except (OverflowError, ValueError):
+        # A date beyond the year 9999, which Python cannot hold.
+        return f"{column.type} {column[row].value}"
 
 
 def _is_text(kind: Any) -> bool:
