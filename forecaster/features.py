@@ -71,11 +71,13 @@ def _running_mean(values: Array, window: int) -> Array:
     total = np.concatenate([[0.0], np.cumsum(values)])
     stop = np.arange(1, len(values) + 1)
     start = np.maximum(stop - window, 0)
-    return (total[stop] - total[start]) / (stop - start)
+    mean: Array = (total[stop] - total[start]) / (stop - start)
+    return mean
 
 
 def _expanding_mean(values: Array) -> Array:
-    return np.cumsum(values) / np.arange(1, len(values) + 1)
+    mean: Array = np.cumsum(values) / np.arange(1, len(values) + 1)
+    return mean
 
 
 def channels(returns: Array, volatility: Array) -> NDArray[np.float32]:
@@ -95,7 +97,8 @@ def channels(returns: Array, volatility: Array) -> NDArray[np.float32]:
     z = returns / volatility
     ordinary = np.maximum(_expanding_mean(np.abs(returns)), VOLATILITY_FLOOR)
     stacked = np.stack([z, np.abs(z), np.log(np.abs(z) + 0.1), np.log(volatility / ordinary)], axis=-1)
-    return np.clip(stacked, -CLIP, CLIP).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(stacked, -CLIP, CLIP).astype(np.float32)
+    return clipped
 
 
 def har_features(returns: Array, volatility: Array) -> NDArray[np.float32]:

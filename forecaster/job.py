@@ -1,7 +1,7 @@
 """The job file: YAML made into typed, frozen settings; the one place that knows every kind.
 
-Nothing heavy is imported here: what a setting describes is made by its ``build`` method, which imports what it
-needs, so that a job can be checked without TensorFlow.
+Nothing heavy is imported here: what a setting describes is made by its ``build`` method, which imports what
+it needs, so that a job can be checked without TensorFlow.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _nearest(given: str, names: Sequence[str]) -> str:
     return f"{hint} (allowed: {', '.join(names)})"
 
 
-# Prices ------------------------------------------------------------------------------------------------------
+# Prices
 
 
 class SamplePrices(Spec):
@@ -97,7 +97,7 @@ class SamplePrices(Spec):
 
 
 class FilesPrices(Spec):
-    """Prices from CSV or Parquet files: symbol, session, open, high, low, close, volume[, dividend, split]."""
+    """Prices from CSV or Parquet: symbol, session, open, high, low, close, volume[, dividend, split]."""
 
     kind: Literal["files"]
     path: str | tuple[str, ...] = Field(min_length=1)
@@ -116,7 +116,7 @@ class FilesPrices(Spec):
 PricesSpec = Annotated[SamplePrices | FilesPrices, Field(discriminator="kind")]
 
 
-# Strategies --------------------------------------------------------------------------------------------------
+# Strategies
 
 
 class Strategy(Spec):
@@ -287,7 +287,7 @@ StrategySpec = Annotated[
 ]
 
 
-# Models ------------------------------------------------------------------------------------------------------
+# Models
 
 
 class ModelSpec(Spec):
@@ -438,7 +438,7 @@ class Training(Spec):
     """Peak of the cosine schedule of AdamW."""
     weight_decay: NonNegativeFloat = 1e-3
     """Weight decay of AdamW."""
-    dropout: float = Field(0.2, ge=0.0, lt=1.0)
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Share of the features that are dropped in training."""
 
 
@@ -500,7 +500,7 @@ AnyModel = Annotated[
 ]
 
 
-# The job -----------------------------------------------------------------------------------------------------
+# The job
 
 
 class Backtest(Spec):
@@ -557,8 +557,9 @@ class Job(Spec):
         for number, model in enumerate(self.models):
             if isinstance(model, ConvolutionModel) and model.receptive_field() > self.lookback:
                 raise ValueError(
-                    f"models[{number}]: the convolutions of {model.name!r} span {model.receptive_field()} sessions, "
-                    f"more than the lookback of {self.lookback}; look back further or take a smaller kernel"
+                    f"models[{number}]: the convolutions of {model.name!r} span {model.receptive_field()} "
+                    f"sessions, more than the lookback of {self.lookback}; look back further or take a "
+                    "smaller kernel"
                 )
         if twice is not None:
             raise ValueError(
@@ -620,7 +621,7 @@ def parse_job(text: str, where: str) -> Job:
     """
     try:
         # The loader is derived from SafeLoader: it makes text, lists and mappings, and nothing else.
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506
+        data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""

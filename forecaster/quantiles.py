@@ -23,11 +23,11 @@ LEVELS: tuple[float, ...] = (
     0.975,
     0.99,
 )
-"""The 23 levels that every model forecasts: 0.01, 0.025, 0.05, then 0.1 to 0.9 by 0.05, 0.95, 0.975, 0.99."""
+"""The levels of every forecast: 0.01, 0.025, 0.05, then 0.1 to 0.9 by 0.05, then 0.95, 0.975, 0.99."""
 
 
 def quantile_columns() -> list[str]:
-    """Name the columns of the quantiles in a table: ``q`` and the shortest decimal, ``q0.01`` to ``q0.99``."""
+    """Name the columns of the quantiles in a table: ``q0.01``, ``q0.025`` to ``q0.99``."""
     return [f"q{level!r}" for level in LEVELS]
 
 
@@ -40,7 +40,8 @@ def quantile_weights() -> Array:
         Trapezoid weights of the grid ``0, LEVELS, 1`` without its two ends.
     """
     grid = np.array([0.0, *LEVELS, 1.0])
-    return (grid[2:] - grid[:-2]) / 2.0
+    weights: Array = (grid[2:] - grid[:-2]) / 2.0
+    return weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +128,8 @@ class QuantileForecast:
     def probability_of_rise(self) -> Array:
         """Probability that the cumulative return is above zero, shape (n_origins, n_horizons).
 
-        The quantile function is interpolated linearly in the level; a zero outside the outermost quantiles gives
-        the outermost level, because nothing is known beyond it.
+        The quantile function is interpolated linearly in the level; a zero outside the outermost quantiles
+        gives the outermost level, because nothing is known beyond it.
         """
         return 1.0 - probability_below(self.values, np.zeros(self.values.shape[:2]))
 

@@ -48,8 +48,9 @@ def pinball(y: Array, values: Array) -> Array:
 def crps(y: Array, values: Array) -> Array:
     """Continuous ranked probability score from quantiles.
 
-    Twice the integral of the pinball loss over the levels (Gneiting and Ranjan, Journal of Business and Economic
-    Statistics 29, 2011, equation 7), by the trapezoid rule over the 23 levels with zero loss at 0 and 1.
+    Twice the integral of the pinball loss over the levels (Gneiting and Ranjan, Journal of Business and
+    Economic Statistics 29, 2011, equation 7), by the trapezoid rule over the 23 levels with zero loss at 0
+    and 1.
 
     Parameters
     ----------
@@ -97,10 +98,11 @@ def row_scores(forecasts: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        With the same index: ``crps``, ``pinball_<level>``, ``coverage_<percent>`` (1 inside), ``winkler_<percent>``,
-        ``squared_error`` (of the mean), ``absolute_error`` (of the median), ``direction`` (1 right, 0 wrong, 0.5
-        undecided, NaN where the price did not move), ``direction_base_rate`` (what always saying *up* would have
-        scored) and ``pit``. NaN where the outcome is unknown.
+        With the same index: ``crps``, ``pinball_<level>``, ``coverage_<percent>`` (1 inside),
+        ``winkler_<percent>``, ``squared_error`` (of the mean), ``absolute_error`` (of the median),
+        ``direction`` (1 right, 0 wrong, 0.5 undecided, NaN where the price did not move),
+        ``direction_base_rate`` (what always saying *up* would have scored) and ``pit``. NaN where the
+        outcome is unknown.
     """
     values = _quantile_values(forecasts)
     y = forecasts["y"].to_numpy(dtype=np.float64)
@@ -139,8 +141,8 @@ def score_table(forecasts: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``model, symbol, horizon, metric, value``; the symbol ``*`` pools all rows. Metrics: ``crps``,
-        ``pinball_<level>``, ``coverage_<percent>``, ``winkler_<percent>``, ``rmse`` (of the mean), ``mae`` (of the
-        median), ``direction``, ``direction_base_rate`` and ``origins``, the number of rows scored.
+        ``pinball_<level>``, ``coverage_<percent>``, ``winkler_<percent>``, ``rmse`` (of the mean), ``mae``
+        (of the median), ``direction``, ``direction_base_rate`` and ``origins``, the number of rows scored.
     """
     known = forecasts[np.isfinite(forecasts["y"].to_numpy(dtype=np.float64))]
     rows = row_scores(known).drop(columns="pit")
@@ -154,5 +156,6 @@ def score_table(forecasts: pd.DataFrame) -> pd.DataFrame:
     means["origins"] = grouped.size().astype(float)
     means["rmse"] = np.sqrt(means.pop("squared_error"))
     means = means.rename(columns={"absolute_error": "mae"})
-    long = means.rename_axis(columns="metric").stack().rename("value").reset_index()
+    stacked = pd.Series(means.rename_axis(columns="metric").stack(), name="value")
+    long = stacked.reset_index()
     return long[["model", "symbol", "horizon", "metric", "value"]]

@@ -57,10 +57,10 @@ def diebold_mariano(difference: Array, horizon: int) -> Comparison:
 
     Notes
     -----
-    Diebold and Mariano, "Comparing Predictive Accuracy", Journal of Business and Economic Statistics 13 (1995),
-    with a Bartlett HAC variance over at least 2h lags and the small-sample correction of Harvey, Leybourne and
-    Newbold, "Testing the equality of prediction mean squared errors", International Journal of Forecasting 13
-    (1997), equation 9. The number of lags for h = 1 is the rule ``4 (n / 100) ** (2 / 9)``.
+    Diebold and Mariano, "Comparing Predictive Accuracy", Journal of Business and Economic Statistics 13
+    (1995), with a Bartlett HAC variance over at least 2h lags and the small-sample correction of Harvey,
+    Leybourne and Newbold, "Testing the equality of prediction mean squared errors", International Journal of
+    Forecasting 13 (1997), equation 9. The number of lags for h = 1 is the rule ``4 (n / 100) ** (2 / 9)``.
     """
     n = len(difference)
     if n < 2 * horizon + 8:
@@ -117,11 +117,11 @@ def verdicts(losses: pd.DataFrame, baseline: str, reference: str | None) -> pd.D
     Returns
     -------
     DataFrame
-        Columns ``model, horizon, baseline, crps_ratio, p_value, verdict, smallest_detectable, skill``. The verdict
-        is *better* or *worse* when a two-sided test at 5% says so, else *as good as* when the 90% interval of the
-        loss ratio lies below 1.005, else *cannot tell*. ``smallest_detectable`` is the smallest relative
-        difference that the sample would have shown with a probability of 80%. ``skill`` is *skill* where the
-        model is better than the reference by the same test, else *no skill*.
+        Columns ``model, horizon, baseline, crps_ratio, p_value, verdict, smallest_detectable, skill``. The
+        verdict is *better* or *worse* when a two-sided test at 5% says so, else *as good as* when the 90%
+        interval of the loss ratio lies below 1.005, else *cannot tell*. ``smallest_detectable`` is the
+        smallest relative difference that the sample would have shown with a probability of 80%. ``skill`` is
+        *skill* where the model is better than the reference by the same test, else *no skill*.
     """
     rows = []
     days_needed = 2 * losses.index.get_level_values("horizon").max() + 8
@@ -174,10 +174,11 @@ class Champion:
 def choose_champion(losses: pd.DataFrame, by_complexity: Sequence[str], reference: str) -> Champion:
     """Choose one model for all horizons: the simplest that the best one does not beat.
 
-    Each model's mean loss at each horizon is taken relative to the reference's and averaged over horizons. The
-    best by that average is compared with every simpler model by a Diebold-Mariano test of the averaged relative
-    losses; the simplest one that is not significantly worse is the champion. So a more complex model is promoted
-    only if it is better, ties go to the simpler, and a test that cannot tell promotes nothing.
+    Each model's mean loss at each horizon is taken relative to the reference's and averaged over horizons.
+    The best by that average is compared with every simpler model by a Diebold-Mariano test of the averaged
+    relative losses; the simplest one that is not significantly worse is the champion. So a more complex
+    model is promoted only if it is better, ties go to the simpler, and a test that cannot tell promotes
+    nothing.
 
     Parameters
     ----------
@@ -200,8 +201,8 @@ def choose_champion(losses: pd.DataFrame, by_complexity: Sequence[str], referenc
     for model in by_complexity:
         if model == best:
             reason = (
-                f"{best} has the lowest CRPS over all horizons ({ratios[best]:.4f} of {reference}) and is significantly "
-                "better than every simpler model"
+                f"{best} has the lowest CRPS over all horizons ({ratios[best]:.4f} of {reference}) and is "
+                "significantly better than every simpler model"
                 if model != by_complexity[0]
                 else f"{best} is the simplest model and no other is better"
             )
@@ -211,8 +212,9 @@ def choose_champion(losses: pd.DataFrame, by_complexity: Sequence[str], referenc
         test = diebold_mariano((daily[best] - daily[model]).to_numpy(), horizon)
         if test.p_value >= SIGNIFICANCE:
             reason = (
-                f"{best} has the lowest CRPS over all horizons ({ratios[best]:.4f} of {reference}), but it is not "
-                f"significantly better than the simpler {model} ({ratios[model]:.4f}; p = {test.p_value:.2f})"
+                f"{best} has the lowest CRPS over all horizons ({ratios[best]:.4f} of {reference}), but is "
+                f"not significantly better than the simpler {model} ({ratios[model]:.4f}; "
+                f"p = {test.p_value:.2f})"
             )
             return Champion(model, reason, ratios)
     simplest = by_complexity[0]

@@ -90,8 +90,8 @@ def fit_windows(
     ----------
     panel : Panel
     session : datetime64[D]
-        The evening. The last training origin of a series lies ``max(horizons) + embargo`` of its sessions before
-        it, so that every outcome has been seen.
+        The evening. The last training origin of a series lies ``max(horizons) + embargo`` of its sessions
+        before it, so that every outcome has been seen.
     horizons : tuple of int
     warm_up : int
         Sessions that an origin needs up to itself.
@@ -158,9 +158,9 @@ def folds(
         result.append(Fold(number, refit, train, origin_windows(panel, refit, last, horizons, warm_up)))
     if len(result[0].train) < ResidualQuantiles.minimum:
         raise ParameterError(
-            f"the first refit learns from at least {ResidualQuantiles.minimum} origins whose outcomes are known. "
-            f"Received: {len(result[0].train)} before {result[0].refit} (prices from {calendar[0]}, warm-up "
-            f"{warm_up}, longest horizon {max(horizons)}); start the backtest later or bring more history"
+            f"the first refit learns from at least {ResidualQuantiles.minimum} origins whose outcomes are "
+            f"known. Received: {len(result[0].train)} before {result[0].refit} (prices from {calendar[0]}, "
+            f"warm-up {warm_up}, longest horizon {max(horizons)}); start later or bring more history"
         )
     return [fold for fold in result if len(fold.test)]
 

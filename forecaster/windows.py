@@ -55,7 +55,8 @@ class Panel:
         Parameters
         ----------
         prices : mapping of str to DataFrame
-            Checked prices of each symbol, indexed by session, as `forecaster.prices.base.load_prices` gives them.
+            Checked prices of each symbol, indexed by session, as `forecaster.prices.base.load_prices` gives
+            them.
         returns : {"total", "price"}
             Whether dividends count as part of the return.
         """
@@ -182,7 +183,8 @@ class Windows:
     @property
     def scales(self) -> Array:
         """EWMA volatility scaled to each horizon by its square root, shape (n_origins, n_horizons)."""
-        return self.volatility[:, None] * np.sqrt(np.array(self.horizons, dtype=float))
+        scales: Array = self.volatility[:, None] * np.sqrt(np.array(self.horizons, dtype=float))
+        return scales
 
     def sequences(self, length: int) -> NDArray[np.float32]:
         """Channels of the ``length`` sessions up to and including each origin.
@@ -200,8 +202,9 @@ class Windows:
         short = self.panel.positions[self.rows] < length - 1
         if short.any():
             raise ParameterError(
-                f"every origin needs {length} sessions up to it. Received: {int(short.sum())} origins with fewer, "
-                f"the first at {self.sessions[short][0]} of {self.symbols[short][0]}; start later or look back less"
+                f"every origin needs {length} sessions up to it. Received: {int(short.sum())} origins with "
+                f"fewer, the first at {self.sessions[short][0]} of {self.symbols[short][0]}; start later or "
+                "look back less"
             )
         view = np.lib.stride_tricks.sliding_window_view(self.panel.channels, length, axis=0)
         return view[self.rows - length + 1].transpose(0, 2, 1)

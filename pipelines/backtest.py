@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from forecaster.job import Job
+from forecaster.models.base import Forecaster
 from forecaster.scores import row_scores, score_table
 from forecaster.significance import Champion, choose_champion, daily_losses, verdicts
 from forecaster.walkforward import Fold, FoldForecast, backtest, folds, forecast_table
@@ -36,7 +37,8 @@ class BacktestResult:
     scores : DataFrame
         ``model, symbol, horizon, metric, value``.
     models : DataFrame
-        ``model, kind, description, parameters, fit_seconds, predict_seconds``; seconds are the mean of a refit.
+        ``model, kind, description, parameters, fit_seconds, predict_seconds``; seconds are the mean of a
+        refit.
     fold_scores : DataFrame
         ``model, fold, horizon, crps, fit_seconds``.
     verdicts : DataFrame
@@ -66,8 +68,8 @@ def _untested(job: Job, data: JobData) -> dict[str, str]:
         sessions = panel.sessions[part][job.warm_up - 1 :]
         if not ((sessions >= start) & (sessions <= end)).any():
             failures[symbol] = (
-                f"the test span {start} to {end} holds no origin of it: it can be forecast from {sessions[0]} to "
-                f"{sessions[-1]}; choose other dates"
+                f"the test span {start} to {end} holds no origin of it: it can be forecast from "
+                f"{sessions[0]} to {sessions[-1]}; choose other dates"
             )
     return failures
 
@@ -94,12 +96,11 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         span.embargo,
         span.rolling,
     )
-    total, done = len(job.models) * len(over), 0
+    total = len(job.models) * len(over)
     tables, fold_rows, parameters = [], [], {}
     builders = {spec.name: _builder(job, number) for number, spec in enumerate(job.models)}
     progress(job.models[0].name, 0, total)
-    for result in backtest(builders, over):
-        done += 1
+    for done, result in enumerate(backtest(builders, over), start=1):
         following = job.models[min(done // len(over), len(job.models) - 1)].name
         progress(following, done, total)
         table = forecast_table(result.model, result.fold.test, result.forecast)
@@ -134,7 +135,7 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
     )
 
 
-def _builder(job: Job, number: int):
+def _builder(job: Job, number: int) -> Callable[[], Forecaster]:
     return lambda: job.models[number].build(job.lookback, job.seed)
 
 
@@ -146,19 +147,16 @@ def _fold_rows(result: FoldForecast, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _models(job: Job, fold_scores: pd.DataFrame, parameters: dict[str, int]) -> pd.DataFrame:
-    seconds = (
-        fold_scores.drop_duplicates(["model", "fold"])
-        .groupby("model")[["fit_seconds", "predict_seconds"]]
-        .mean()
-    )
+    each = fold_scores.drop_duplicates(["model", "fold"]).groupby("model")
+    fit, predict = each["fit_seconds"].mean().to_dict(), each["predict_seconds"].mean().to_dict()
     rows = [
         {
             "model": spec.name,
             "kind": spec.kind,
             "description": spec.description,
             "parameters": parameters[spec.name],
-            "fit_seconds": round(float(seconds.loc[spec.name, "fit_seconds"]), 3),
-            "predict_seconds": round(float(seconds.loc[spec.name, "predict_seconds"]), 3),
+            "fit_seconds": round(fit[spec.name], 3),
+            "predict_seconds": round(predict[spec.name], 3),
         }
         for spec in job.models
     ]

@@ -19,6 +19,7 @@ from rich.console import Console
 from forecaster.errors import DataError, ForecasterError, JobError, ParameterError
 
 if TYPE_CHECKING:
+    from forecaster.job import Job
     from pipelines.backtest import BacktestResult, Progress
     from pipelines.ingest import JobData
 
@@ -84,7 +85,7 @@ def _progress() -> Iterator[Progress]:
         yield tell
 
 
-def _load(config: Path):  # noqa: ANN202
+def _load(config: Path) -> Job:
     from forecaster.job import load_job
 
     return load_job(config)
@@ -131,8 +132,8 @@ def run(
         with _progress() as progress:
             result = run_job(job, config, output or Path(job.workspace) / job.name, progress)
         _show_leaderboard(result.backtest)
-        output_console.print(f"Champion: {result.backtest.champion.model} ({result.registered})")
-        output_console.print(f"Why: {result.backtest.champion.reason}.")
+        print(f"Champion: {result.backtest.champion.model}, registered as {result.registered}")
+        print(f"Why: {result.backtest.champion.reason}")
         print(f"Report: {result.report}")
         _finish(result.backtest.data, job.minimum_coverage)
 
@@ -214,30 +215,41 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
+SIGNS = {"best baseline": "·", "better": "▲", "as good as": "=", "worse": "▼", "cannot tell": "?"}
+
+
 def _show_leaderboard(result: BacktestResult) -> None:
+    """Print the models, the best first, in a table that fits eighty columns."""
     from rich.table import Table
+    from rich.text import Text
 
     verdict, scores = result.verdicts, result.scores
     horizons = sorted(verdict["horizon"].unique())
-    table = Table(title=f"CRPS against the best baseline, {result.baseline} (below 1 is better)")
-    table.add_column("model")
+    table = Table(
+        title=f"CRPS as a ratio to the best baseline, {result.baseline}",
+        caption="▲ better  = as good as  ▼ worse  ? cannot tell  · the best baseline  ★ champion",
+    )
+    table.add_column("model", no_wrap=True)
     for horizon in horizons:
-        table.add_column(f"h = {horizon}", justify="right")
-        table.add_column("verdict")
-    table.add_column("80% covered", justify="right")
-    table.add_column("parameters", justify="right")
-    table.add_column("fit s", justify="right")
+        table.add_column(f"h={horizon}", justify="right", no_wrap=True)
+    for title in ("in 80%", "weights", "fit s"):
+        table.add_column(title, justify="right", no_wrap=True)
     ratios = result.champion.mean_ratios
     coverage = scores[(scores["symbol"] == "*") & (scores["metric"] == "coverage_80")]
     for model in sorted(ratios, key=lambda name: ratios[name]):
-        cells = []
-        for horizon in horizons:
-            row = verdict[(verdict["model"] == model) & (verdict["horizon"] == horizon)].iloc[0]
-            cells += [f"{row['crps_ratio']:.4f}", str(row["verdict"])]
+        rows = verdict[verdict["model"] == model].set_index("horizon")
+        cells = [
+            f"{rows.loc[horizon, 'crps_ratio']:.4f} {SIGNS[str(rows.loc[horizon, 'verdict'])]}"
+            for horizon in horizons
+        ]
         about = result.models[result.models["model"] == model].iloc[0]
         covered = coverage.loc[coverage["model"] == model, "value"].mean()
-        name = f"{model} *" if model == result.champion.model else model
+        champion = model == result.champion.model
         table.add_row(
-            name, *cells, f"{covered:.1%}", f"{about['parameters']:,}", f"{about['fit_seconds']:.2f}"
+            Text(f"{model} ★" if champion else model, style="bold" if champion else ""),
+            *cells,
+            f"{covered:.1%}",
+            f"{about['parameters']:,}",
+            f"{about['fit_seconds']:.2f}",
         )
     output_console.print(table)

@@ -113,7 +113,7 @@ def run_job(job: Job, path: Path, output: Path, progress: Progress) -> RunResult
         )
         tracker.log_files(run_id, [output / name for name in names])
         progress("done", steps, steps)
-    return RunResult(result, f"models:/forecaster-{job.name}/{registered}", report)
+    return RunResult(result, f"models:/forecaster-{job.name}@champion (version {registered})", report)
 
 
 def _record(tracker: Tracker, run_id: str, job: Job, result: BacktestResult, tags: dict[str, str]) -> str:
@@ -131,8 +131,9 @@ def _record(tracker: Tracker, run_id: str, job: Job, result: BacktestResult, tag
             f"crps_ratio_h{horizon}": ratio
             for horizon, ratio in zip(verdict["horizon"], verdict["crps_ratio"], strict=True)
         }
-        row = result.models.set_index("model").loc[spec.name]
-        metrics |= {name: float(row[name]) for name in ("parameters", "fit_seconds", "predict_seconds")}
+        costs = ["parameters", "fit_seconds", "predict_seconds"]
+        row = result.models.loc[result.models["model"] == spec.name, costs].to_numpy(dtype=float)[0]
+        metrics |= dict(zip(costs, row.tolist(), strict=True))
         settings = _flat(spec.model_dump(mode="json"))
         child = tracker.record(run_id, spec.name, settings, metrics, {**tags, "forecaster.model": spec.name})
         if spec.name == result.champion.model:

@@ -40,7 +40,8 @@ class EwmaForecaster:
         panel = windows.panel
         volatility = [features.ewma_volatility(panel.returns[part], self.decay) for part in panel.parts]
         roots = np.sqrt(np.array(windows.horizons, dtype=float))
-        return np.concatenate(volatility)[windows.rows, None] * roots
+        scales: NDArray[np.float64] = np.concatenate(volatility)[windows.rows, None] * roots
+        return scales
 
     def fit(self, windows: Windows) -> Self:
         """Take the quantiles of the standardised training outcomes."""

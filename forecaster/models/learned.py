@@ -37,8 +37,8 @@ def out_of_sample(estimator: Any, inputs: NDArray[np.float32], outcomes: Array, 
     """Predict each training origin by an estimator that was fitted on other blocks of sessions.
 
     The origins are cut into `BLOCKS` blocks of consecutive sessions. Each block is predicted from the rest
-    without the origins whose outcomes, or whose own outcomes, overlap with it: residuals made on the rows that a
-    flexible model was fitted on are too narrow.
+    without the origins whose outcomes, or whose own outcomes, overlap with it: residuals made on the rows
+    that a flexible model was fitted on are too narrow.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class BoostingForecaster(_ScikitLearnForecaster):
         predictors = [
             tree for model in self.fitted.estimators_ for trees in model._predictors for tree in trees
         ]
-        return sum(tree.get_n_leaf_nodes() for tree in predictors) + self.residuals.parameters
+        return int(sum(tree.get_n_leaf_nodes() for tree in predictors)) + self.residuals.parameters
 
     def _inputs(self, windows: Windows) -> NDArray[np.float32]:
         return windows.panel.har_features[windows.rows]

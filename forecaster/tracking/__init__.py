@@ -28,8 +28,10 @@ from forecaster.quantiles import quantile_columns
 
 __all__ = ["CHAMPION", "Tracker"]
 
-for _name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+for _name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.pyfunc"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+# It warns that it cannot find the version of pip, which no model here needs.
+logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
 
 CHAMPION, PREVIOUS = "champion", "previous"
 SERVED = Path(__file__).with_name("served.py")
@@ -178,12 +180,13 @@ class Tracker:
                 signature=SIGNATURE,
                 input_example=example,
                 pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", *REQUIREMENTS)],
-                registered_model_name=name,
-                tags=dict(tags),
             )
-        number = int(logged.registered_model_version)
-        for key, value in tags.items():
-            self._client.set_model_version_tag(name, str(number), key, value)
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        created = self._client.create_model_version(
+            name, logged.model_uri, run_id, tags=dict(tags), model_id=logged.model_id
+        )
+        number = int(created.version)
         aliases = self._client.get_registered_model(name).aliases
         if CHAMPION in aliases:
             self._client.set_registered_model_alias(name, PREVIOUS, aliases[CHAMPION])
@@ -203,8 +206,3 @@ class Tracker:
             self._client.log_batch(run_id, metrics=numbers[start : start + 1000])
         for start in range(0, len(texts), 100):
             self._client.log_batch(run_id, params=texts[start : start + 100])
-
-
-def run_tags(**tags: str) -> dict[str, str]:
-    """Tags of a run, under the application's own prefix."""
-    return {f"forecaster.{key}": value for key, value in tags.items()}

@@ -37,8 +37,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         ----------
         context : PythonModelContext
         model_input : DataFrame
-            Columns ``symbol, session, close`` and, for prices as traded, ``dividend`` and ``split``; one row a
-            session. The whole history that is known should be given: expanding averages are taken over it.
+            Columns ``symbol, session, close`` and, for prices as traded, ``dividend`` and ``split``; one row
+            a session. The whole history that is known should be given: expanding averages are taken over it.
         params : None
             There are none.
 

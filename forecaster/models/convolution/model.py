@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
+from forecaster.models.convolution import runtime  # before Keras
+
+# isort: split
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 
@@ -34,14 +36,15 @@ WARM_UP_STEPS = 20
 class ConvolutionForecaster:
     """Forecasts the scale of the outcome; its shape comes from past standardised outcomes.
 
-    The network sees the channels of each window through two convolutions, the first of which applies a 2D kernel
-    by a strategy, takes the last step, joins it with standardised HAR features, and gives for each horizon a
-    number s. The scale of the outcome is ``S = volatility * sqrt(h) * exp(s)``; the last layer starts at zero, so
-    that training starts at the EWMA model. Quantiles are S times the pooled quantiles of past outcomes over S.
+    The network sees the channels of each window through two convolutions, the first of which applies a 2D
+    kernel by a strategy, takes the last step, joins it with standardised HAR features, and gives for each
+    horizon a number s. The scale of the outcome is ``S = volatility * sqrt(h) * exp(s)``; the last layer
+    starts at zero, so that training starts at the EWMA model. Quantiles are S times the pooled quantiles of
+    past outcomes over S.
 
-    The loss of a horizon is twice the pinball loss of the outcome over the EWMA scale, against fixed pooled
-    quantiles times ``exp(s)``, plus ``a * exp(-s) + s`` with a the realised mean absolute return over the horizon
-    in units of the EWMA scale (the likelihood of a Laplace scale).
+    The loss is twice the CRPS of the outcome over the EWMA scale, against fixed pooled quantiles
+    times ``exp(s)``, plus ``a * exp(-s) + s`` with a the realised mean absolute return over the horizon in
+    units of the EWMA scale (the likelihood of a Laplace scale).
 
     Parameters
     ----------
@@ -105,8 +108,7 @@ class ConvolutionForecaster:
         features = windows.panel.har_features[windows.rows]
         self.feature_mean = features.mean(axis=0)
         self.feature_deviation = features.std(axis=0) + np.float32(1e-6)
-        keras.utils.set_random_seed(self.seed)
-        tf.config.experimental.enable_op_determinism()
+        runtime.be_deterministic(self.seed)
         self.network = self._build(len(windows.horizons))
         standardised = targets / windows.scales
         sizes = _realised_sizes(windows)
@@ -119,13 +121,14 @@ class ConvolutionForecaster:
             optimizer=keras.optimizers.AdamW(schedule, weight_decay=self.weight_decay),
             loss=_scale_loss(np.quantile(standardised, LEVELS, axis=0).T),
         )
-        self.network.fit(
-            self._inputs(windows),
-            np.stack([standardised, sizes], axis=-1).astype(np.float32),
-            batch_size=self.batch,
-            epochs=self.epochs,
-            verbose=0,
-        )
+        inputs = self._inputs(windows)
+        observed = np.stack([standardised, sizes], axis=-1).astype(np.float32)
+        shuffle = np.random.default_rng(self.seed)
+        for _ in range(self.epochs):
+            order = shuffle.permutation(len(windows))
+            for start in range(0, len(order), self.batch):
+                rows = order[start : start + self.batch]
+                self.network.train_on_batch([part[rows] for part in inputs], observed[rows])
         self.residuals.fit(windows, targets / self._scales(windows))
         return self
 
@@ -185,7 +188,13 @@ class ConvolutionForecaster:
         return [windows.sequences(self.sessions), standard]
 
     def _scales(self, windows: Windows) -> Array:
-        log_scale = self.network.predict(self._inputs(windows), batch_size=PREDICT_BATCH, verbose=0)
+        inputs = self._inputs(windows)
+        log_scale = np.concatenate(
+            [
+                self.network.predict_on_batch([part[start : start + PREDICT_BATCH] for part in inputs])
+                for start in range(0, len(windows), PREDICT_BATCH)
+            ]
+        )
         bounded = np.clip(log_scale.astype(np.float64), -LOG_SCALE_BOUND, LOG_SCALE_BOUND)
         scales: Array = windows.scales * np.exp(bounded)
         return scales
