@@ -1,4 +1,4 @@
-"""Makes the result files of a finished run, small or large, from returns whose true distribution is known."""
+"""Makes the result files of a finished run from returns whose true volatility is known."""
 
 from __future__ import annotations
 
@@ -14,165 +14,124 @@ from forecaster.quantiles import LEVELS, quantile_columns
 from forecaster.scores import row_scores, score_table
 from forecaster.significance import daily_losses, verdicts
 
-# Name, kind, description, parameters, and how far (log standard deviation, bias) its volatility is from the truth.
+# Name, kind, description, parameters; log standard deviation and bias of its volatility about the truth.
 MODELS = (
-    (
-        "average",
-        "combination",
-        "Equal-weight quantile average of convolution and harx-fhs",
-        7_391,
-        0.08,
-        0.00,
-    ),
-    (
-        "convolution",
-        "convolution",
-        "Two short convolutions on lagged rows beside HAR features",
-        7_203,
-        0.12,
-        0.01,
-    ),
+    ("average", "combination", "Equal-weight quantile average of convolution and harx-fhs", 7_391, 0.08, 0.0),
+    ("convolution", "convolution", "Two short convolutions on lagged rows beside HAR", 7_203, 0.12, 0.01),
     ("mlp", "learned", "The convolution's network without the convolution", 6_914, 0.13, 0.01),
     (
         "harx-fhs",
         "econometric",
-        "Pooled HAR regression of absolute returns with filtered residuals",
+        "Pooled HAR regression of absolute returns, filtered residuals",
         24,
         0.22,
-        0.00,
+        0.0,
     ),
     ("lin", "learned", "The linear rival with the same information", 31, 0.20, 0.01),
-    ("hgb-scale", "learned", "Gradient boosting of the scale, filtered residuals", 4_800, 0.26, 0.00),
-    ("gjr-t", "econometric", "GJR-GARCH with Student t residuals, pooled filtered residuals", 6, 0.30, 0.02),
-    ("ewma-fhs", "econometric", "EWMA volatility 0.94 with filtered residuals", 1, 0.32, 0.00),
+    ("hgb-scale", "learned", "Gradient boosting of the scale, filtered residuals", 4_800, 0.26, 0.0),
+    ("gjr-t", "econometric", "GJR-GARCH with Student t residuals, pooled", 6, 0.30, 0.02),
+    ("ewma-fhs", "econometric", "EWMA volatility 0.94 with filtered residuals", 1, 0.32, 0.0),
     ("rolling-250", "naive", "Quantiles of the last 250 sessions", 0, 0.42, 0.04),
     ("historical", "naive", "Quantiles of all past returns", 0, 0.52, 0.06),
     ("zero", "naive", "Unconditional quantiles, centred at zero", 0, 0.53, 0.08),
 )
 BASELINE = "harx-fhs"
+CHAMPION = "average"
+DRIFT = 0.0003
+TAIL = 5
+"""Degrees of freedom of the returns."""
 
 
-def _quantiles(sigma: np.ndarray, drift: float) -> np.ndarray:
-    shape = stats.t.ppf(LEVELS, 5) / np.sqrt(5 / 3)
-    return np.sort(drift + sigma[:, None] * shape, axis=1)
+def _forecasts(symbol: str, horizons: Sequence[int], sessions: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Forecasts of all models for one symbol with their outcomes and the close of each origin."""
+    n = sessions + max(horizons)
+    days = pd.bdate_range("2008-01-02", periods=n).as_unit("us")
+    log_variance = np.zeros(n)
+    for t, shock in enumerate(rng.normal(0, 0.18, n - 1), start=1):
+        log_variance[t] = 0.975 * log_variance[t - 1] + shock
+    crisis = 1.1 * np.exp(-((np.arange(n) - 190) ** 2) / 6_000)
+    sigma = 0.009 * np.exp(log_variance / 2 + crisis)
+    returns = DRIFT + sigma * rng.standard_t(TAIL, n) / np.sqrt(TAIL / (TAIL - 2))
+    path = np.cumsum(returns)
+    close = 1_000 * rng.uniform(0.05, 2.5) * np.exp(path)
+    shape = stats.t.ppf(LEVELS, TAIL) / np.sqrt(TAIL / (TAIL - 2))
+    frames = []
+    for h in horizons:
+        y = np.where(np.arange(sessions) < sessions - h, path[h : sessions + h] - path[:sessions], np.nan)
+        for name, *_, error, bias in MODELS:
+            noise = pd.Series(rng.normal(0, 1.8 * error, sessions)).rolling(10, min_periods=1).mean()
+            known = 0.0125 if name in ("historical", "zero") else sigma[:sessions]
+            scale = (
+                known * np.exp(noise.to_numpy() * (name not in ("historical", "zero")) + bias) * np.sqrt(h)
+            )
+            values = (0.0 if name == "zero" else DRIFT * h) + scale[:, None] * shape
+            frame = pd.DataFrame(values, columns=quantile_columns())
+            keys = {"model": name, "symbol": symbol, "origin": days[:sessions], "horizon": h, "y": y}
+            frames.append(pd.concat([pd.DataFrame(keys), frame.assign(close=close[:sessions])], axis=1))
+    return pd.concat(frames, ignore_index=True)
 
 
 def write_results(
     directory: Path,
     symbols: Sequence[str] = ("SPX", "NDX", "WTI"),
-    models: int = len(MODELS),
     horizons: Sequence[int] = (1, 5, 21),
-    start: str = "2008-01-02",
     sessions: int = 2_700,
-    champion: str = "average",
-    forecast_symbols: Sequence[str] | None = None,
 ) -> Path:
-    """Write all files of a run; `forecast_symbols` are forecast but not backtested (default: `symbols`)."""
+    """Write all files of a run."""
     directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
-    days = pd.bdate_range(start, periods=sessions + max(horizons)).as_unit("us")
-    chosen = MODELS[:models]
-    frames, latest, prices = [], [], []
-    for symbol in forecast_symbols or symbols:
-        n = len(days) if symbol in symbols else 130 + max(horizons)
-        log_variance = np.zeros(n)
-        shocks = rng.normal(0, 0.18, n)
-        for t in range(1, n):
-            log_variance[t] = 0.975 * log_variance[t - 1] + shocks[t]
-        crisis = 1.1 * np.exp(-((np.arange(n) - 190) ** 2) / 6_000) if n > 1_000 else 0.0
-        sigma = 0.009 * np.exp(log_variance / 2 + crisis)
-        returns = 0.0003 + sigma * rng.standard_t(5, n) / np.sqrt(5 / 3)
-        close = 1_000 * rng.uniform(0.05, 2.5) * np.exp(np.cumsum(returns))
-        tail = days[-n:]
-        last = n - max(horizons) - 1
-        prices.append(
-            pd.DataFrame({"symbol": symbol, "session": tail[: last + 1], "close": close[: last + 1]}).tail(
-                130
-            )
-        )
-        cumulative = np.concatenate([[0.0], np.cumsum(returns)])
-        for h in horizons:
-            origins = np.arange(0, last + 1) if symbol in symbols else np.arange(last, last + 1)
-            y = cumulative[origins + h + 1] - cumulative[origins + 1]
-            y[-h:] = np.nan
-            for name, *_, error, bias in chosen:
-                level = np.exp(rng.normal(0, 0.02) + bias)
-                noise = pd.Series(rng.normal(0, error * 0.6, n)).rolling(10, min_periods=1).mean() * 3.0
-                guess = sigma * np.exp(noise.to_numpy()) * level
-                if name in ("historical", "zero"):
-                    guess = np.full(n, 0.0125) * level
-                values = _quantiles(guess[origins] * np.sqrt(h), 0.0 if name == "zero" else 0.0003 * h)
-                frame = pd.DataFrame(values, columns=quantile_columns())
-                frame.insert(0, "model", name)
-                frame.insert(1, "symbol", symbol)
-                frame.insert(2, "origin", tail[origins])
-                frame.insert(3, "horizon", h)
-                frame.insert(4, "y", y)
-                if symbol in symbols:
-                    frames.append(frame)
-                latest.append(frame.tail(1).assign(close=close[last]))
-    forecasts = pd.concat(frames, ignore_index=True)
-    forecasts.to_parquet(directory / "forecasts.parquet")
-    pd.concat(latest, ignore_index=True).to_parquet(directory / "latest.parquet")
-    pd.concat(prices, ignore_index=True).to_parquet(directory / "recent_prices.parquet")
+    forecasts = pd.concat([_forecasts(name, horizons, sessions, rng) for name in symbols], ignore_index=True)
+    last = forecasts["origin"].max()
+    forecasts[forecasts["origin"] == last].to_parquet(directory / "latest.parquet")
+    closes = forecasts[(forecasts["model"] == CHAMPION) & (forecasts["horizon"] == horizons[0])]
+    closes = closes.groupby("symbol", sort=False).tail(130).rename(columns={"origin": "session"})
+    closes[["symbol", "session", "close"]].to_parquet(directory / "recent_prices.parquet")
+    forecasts = forecasts.drop(columns="close")
+    # Several row groups, as a large run has.
+    forecasts.to_parquet(directory / "forecasts.parquet", row_group_size=20_000)
     score_table(forecasts).to_csv(directory / "scores.csv", index=False)
     known = forecasts[forecasts["y"].notna()]
-    losses = daily_losses(
-        known[["model", "symbol", "origin", "horizon"]].assign(crps=row_scores(known)["crps"]),
+    rows = known[["model", "symbol", "origin", "horizon"]].assign(crps=row_scores(known)["crps"])
+    verdicts(daily_losses(rows), BASELINE, "historical").to_csv(directory / "verdict.csv", index=False)
+    models = pd.DataFrame(
+        [model[:4] for model in MODELS], columns=["model", "kind", "description", "parameters"]
     )
-    names = [name for name, *_ in chosen]
-    baseline = BASELINE if BASELINE in names else names[-1]
-    reference = "historical" if "historical" in names else None
-    verdicts(losses, baseline, reference).to_csv(directory / "verdict.csv", index=False)
-    pd.DataFrame(
-        [
-            {
-                "model": name, "kind": kind, "description": text, "parameters": parameters,
-                "fit_seconds": round(0.2 + parameters / 120, 3), "predict_seconds": round(0.1 + parameters / 4_000, 3),
-            }
-            for name, kind, text, parameters, *_ in chosen
-        ]
-    ).to_csv(directory / "models.csv", index=False)  # fmt: skip
-    pd.DataFrame(
-        [
-            ["SPX", "open_equals_previous_close", "warning", 1_742, "1999-01-05",
-             "the open equals the previous close", "range estimators fall back to Parkinson on these days"],
-            ["WTI", "stale_run", "notice", 4, "2013-07-03", "4 sessions with the same close", "kept"],
-        ],
-        columns=["symbol", "code", "severity", "sessions", "first_session", "message", "action"],
-    ).to_csv(directory / "findings.csv", index=False)  # fmt: skip
-    pd.DataFrame(
-        [
-            [
-                "OLD",
-                "212 sessions, fewer than the 1,000 that the first fold needs: lengthen the history or drop it",
-            ]
-        ],
-        columns=["symbol", "reason"],
-    ).to_csv(directory / "failures.csv", index=False)
+    models["fit_seconds"] = (0.2 + models["parameters"] / 120).round(3)
+    models["predict_seconds"] = (0.1 + models["parameters"] / 4_000).round(3)
+    models.to_csv(directory / "models.csv", index=False)
+    findings = [
+        ("SPX", "open_equals_previous_close", "warning", 1_742, "1999-01-05",
+         "the open equals the previous close", "range estimators fall back to Parkinson on these days"),
+        ("WTI", "stale_run", "notice", 4, "2013-07-03", "4 sessions with the same close", "kept"),
+    ]  # fmt: skip
+    columns = ["symbol", "code", "severity", "sessions", "first_session", "message", "action"]
+    pd.DataFrame(findings, columns=columns).to_csv(directory / "findings.csv", index=False)
+    reason = "212 sessions, fewer than the 1,000 that the first fold needs: lengthen the history or drop it"
+    pd.DataFrame({"symbol": ["OLD"], "reason": [reason]}).to_csv(directory / "failures.csv", index=False)
     summary = {
         "job": "quickstart",
         "horizons": list(horizons),
-        "symbols": list(forecast_symbols or symbols),
-        "champion": champion,
-        "champion_reason": f"{champion} has the lowest CRPS over all horizons and is better than every simpler model",
-        "best_baseline": baseline,
-        "backtest": {
-            "start": str(days[0].date()), "end": str(days[sessions - 1].date()), "refits": 11, "origins": sessions,
-        },
+        "symbols": list(symbols),
+        "champion": CHAMPION,
+        "champion_reason": f"{CHAMPION} has the lowest CRPS and is significantly better than every simpler model",
+        "best_baseline": BASELINE,
+        "backtest": {"start": "2008-01-02", "end": f"{last:%Y-%m-%d}", "refits": 11, "origins": sessions},
         "data_version": "9f2c4a7be01d5583",
         "code_version": "0.1.0",
         "job_hash": "51c0de77aa90",
         "created_at": "2018-12-31T22:15:04+00:00",
         "versions": {"python": "3.11.9", "numpy": "2.4.6", "tensorflow": "2.21.0", "keras": "3.15.0"},
         "seed": 7,
-        "job_yaml": "name: quickstart\nhorizons: [1, 5, 21]\nsymbols: [" + ", ".join(forecast_symbols or symbols) + "]\n",
+        "job_yaml": f"name: quickstart\nhorizons: {list(horizons)}\nsymbols: [{', '.join(symbols)}]\n",
         "command": "forecaster run configs/quickstart.yaml",
         "mlflow": {
-            "tracking_uri": "sqlite:///workspace/mlflow.db", "experiment": "forecaster/quickstart/daily",
-            "run_id": "0d6b1c", "registered_model": "quickstart", "version": "3",
+            "tracking_uri": "sqlite:///workspace/mlflow.db",
+            "experiment": "forecaster/quickstart/daily",
+            "run_id": "0d6b1c",
+            "registered_model": "quickstart",
+            "version": "3",
         },
         "elapsed_seconds": 182.4,
-    }  # fmt: skip
+    }
     (directory / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     return directory

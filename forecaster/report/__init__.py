@@ -10,14 +10,15 @@ __all__ = ["write_report"]
 def write_report(results: Path, output: Path) -> Path:
     """Write the report of a finished run as one self-contained HTML file.
 
-    The page asks nothing of the network, prints, and reads in light and dark mode. It only shows what the result
-    files hold; a file that is missing, empty or lacks columns becomes a sentence that says so.
+    The page asks nothing of the network, prints, and reads in light and dark mode. It only shows what the
+    result files hold; a file that is missing, empty or lacks columns becomes a sentence that says so.
 
     Parameters
     ----------
     results : Path
         Directory of a finished run: ``summary.json``, ``verdict.csv``, ``scores.csv``, ``models.csv``,
-        ``forecasts.parquet``, ``latest.parquet``, ``recent_prices.parquet``, ``findings.csv``, ``failures.csv``.
+        ``forecasts.parquet``, ``latest.parquet``, ``recent_prices.parquet``, ``findings.csv`` and
+        ``failures.csv``.
     output : Path
         The HTML file to write; its folder is made, an older file is replaced at once or not at all.
 

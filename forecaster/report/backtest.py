@@ -18,7 +18,7 @@ __all__ = ["PIT_EDGES", "Backtest", "summarise"]
 
 KEYS = ["model", "horizon", "year"]
 PIT_EDGES: tuple[float, ...] = (0.0, *(level for level in LEVELS if round(level * 20, 6).is_integer()), 1.0)
-"""Edges of the 20 PIT bins, all of them forecast levels: an outcome's bin is exact, nothing is interpolated."""
+"""Edges of the 20 PIT bins, all of them forecast levels: a bin is exact, nothing is interpolated."""
 PIT_COLUMNS = [f"pit_{index}" for index in range(len(PIT_EDGES) - 1)]
 COVERAGE_COLUMNS = [f"coverage_{round(100 * coverage)}" for coverage in COVERAGES]
 BATCH_ROWS = 1 << 17
@@ -31,16 +31,16 @@ class Backtest:
     Parameters
     ----------
     sums : DataFrame
-        Columns ``model, horizon, year``, ``rows`` (forecasts whose outcome is known), ``crps`` (sum, in log return),
-        ``coverage_50, coverage_80, coverage_95`` (outcomes inside) and ``pit_0`` to ``pit_19`` (outcomes in each
-        bin of `PIT_EDGES`).
+        Columns ``model, horizon, year``, ``rows`` (forecasts whose outcome is known), ``crps`` (sum, in log
+        return), ``coverage_50, coverage_80, coverage_95`` (outcomes inside) and ``pit_0`` to ``pit_19``
+        (outcomes in each bin of `PIT_EDGES`).
     """
 
     sums: pd.DataFrame
 
     @classmethod
     def empty(cls) -> Backtest:
-        """Sums over nothing."""
+        """Make the sums over nothing."""
         return cls(pd.DataFrame(columns=[*KEYS, "rows", "crps", *COVERAGE_COLUMNS, *PIT_COLUMNS]))
 
     def coverage_by_year(self, model: str) -> pd.DataFrame:
@@ -53,7 +53,8 @@ class Backtest:
         """Share of outcomes in each PIT bin over the bin's width (1 is ideal), a row a horizon."""
         part = self.sums[self.sums["model"] == model].groupby("horizon")[["rows", *PIT_COLUMNS]].sum()
         widths = np.diff(PIT_EDGES)
-        return part[PIT_COLUMNS].astype(float).div(part["rows"].astype(float), axis=0) / widths
+        shares = part[PIT_COLUMNS].astype(float).div(part["rows"].astype(float), axis=0)
+        return shares.div(widths, axis=1)
 
     def crps_ratio_by_year(self, model: str, baselines: dict[int, str]) -> pd.DataFrame:
         """CRPS of a model over that of the baseline of each horizon.
@@ -61,8 +62,8 @@ class Backtest:
         Returns
         -------
         DataFrame
-            Columns ``horizon, year, rows, crps_ratio``; a year in which the two did not forecast the same number of
-            rows is left out, because its ratio would compare different days.
+            Columns ``horizon, year, rows, crps_ratio``; a year in which the two did not forecast the same
+            number of rows is left out, because its ratio would compare different days.
         """
         frames = []
         for horizon, baseline in sorted(baselines.items()):

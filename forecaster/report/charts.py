@@ -30,8 +30,8 @@ __all__ = ["SERIES", "coverage_by_year", "crps_ratio_by_year", "fan", "pit_histo
 SERIES = ((LIGHT.blue, "circle"), (LIGHT.vermillion, "square"), (LIGHT.green, "diamond"))
 """Colour and marker of the 50%, 80% and 95% lines."""
 CLOSES_SHOWN = 60
-RATIO_CAP = 1.15
-"""Ratios above this are drawn at the edge: one broken model must not flatten all others."""
+RATIO_CAP = 1.025
+"""Ratios above this are drawn at the edge: the naive models must not flatten the differences that matter."""
 
 
 def _plain(figure: go.Figure) -> dict[str, Any]:
@@ -51,6 +51,13 @@ def sessions(horizon: int) -> str:
     return f"{horizon:,} session" + ("" if horizon == 1 else "s")
 
 
+def _prices(outlook: Outlook, log_returns: Sequence[float] | np.ndarray) -> np.ndarray:
+    # A broken model's quantile may be beyond what exp can hold: that end is a gap, not a warning.
+    with np.errstate(over="ignore"):
+        prices: np.ndarray = outlook.close * np.exp(np.asarray(log_returns, dtype=float))
+    return prices
+
+
 def fan(outlook: Outlook, closes: pd.DataFrame) -> dict[str, Any]:
     """Draw the last closes and the 50, 80 and 95% intervals of the price after them.
 
@@ -63,8 +70,8 @@ def fan(outlook: Outlook, closes: pd.DataFrame) -> dict[str, Any]:
     """
     past = closes[closes["session"] <= outlook.origin].dropna().sort_values("session").tail(CLOSES_SHOWN)
     if past.empty or past["session"].iloc[-1] < outlook.origin:
-        row = {"session": [outlook.origin], "close": [outlook.close]}
-        past = pd.concat([past, pd.DataFrame(row)], ignore_index=True)
+        last = pd.DataFrame({"session": [outlook.origin], "close": [outlook.close]})
+        past = last if past.empty else pd.concat([past, last], ignore_index=True)
     past_x = list(range(1 - len(past), 1))
     x = [0, *(row.horizon for row in outlook.rows)]
     figure = go.Figure()
@@ -73,14 +80,15 @@ def fan(outlook: Outlook, closes: pd.DataFrame) -> dict[str, Any]:
     ):
         ends = [LEVELS.index(round((1 + sign * coverage) / 2, 6)) for sign in (-1, 1)]
         for end, fill in zip(ends, (None, "tonexty"), strict=True):
-            y = outlook.close * np.exp([0.0, *(row.quantiles[end] for row in outlook.rows)])
+            y = _prices(outlook, [0.0, *(row.quantiles[end] for row in outlook.rows)])
             line = {"width": 0, "color": colour}
             figure.add_scatter(
                 x=x, y=_rounded(y), mode="lines", line=line, fill=fill, fillcolor=colour, hoverinfo="skip"
             )
     hover = [
-        f"{day:%Y-%m-%d}<br>close {price(float(close))}" for day, close in zip(past["session"], past["close"])
-    ]  # noqa: B905
+        f"{day:%Y-%m-%d}<br>close {price(float(close))}"
+        for day, close in zip(past["session"], past["close"], strict=True)
+    ]
     figure.add_scatter(
         x=past_x,
         y=_rounded(past["close"].to_numpy(dtype=float)),
@@ -96,10 +104,8 @@ def fan(outlook: Outlook, closes: pd.DataFrame) -> dict[str, Any]:
             f"median {price(row.median_price)} ({signed_percent(row.median)})",
         ]
         for coverage in COVERAGES:
-            low, high = (
-                outlook.close * math.exp(row.quantiles[LEVELS.index(round((1 + sign * coverage) / 2, 6))])
-                for sign in (-1, 1)
-            )
+            ends = [LEVELS.index(round((1 + sign * coverage) / 2, 6)) for sign in (-1, 1)]
+            low, high = (float(end) for end in _prices(outlook, row.quantiles[ends]))
             lines.append(f"{percent(coverage, 0)}: {price(low)} to {price(high)}")
         hover.append("<br>".join(lines))
     figure.add_scatter(
@@ -112,7 +118,7 @@ def fan(outlook: Outlook, closes: pd.DataFrame) -> dict[str, Any]:
         hoverinfo="text",
     )
     first, middle = past_x[0], past_x[len(past_x) // 2]
-    dates = past["session"].dt.strftime("%d %b %Y").tolist()
+    dates = past["session"].dt.strftime("%Y-%m-%d").tolist()
     figure.update_layout(
         height=270,
         xaxis={
@@ -134,8 +140,8 @@ def fan(outlook: Outlook, closes: pd.DataFrame) -> dict[str, Any]:
 def ratio_dots(rows: Sequence[LeaderboardRow], index: int) -> dict[str, Any]:
     """Draw each model's CRPS ratio at one horizon with its approximate 95% interval.
 
-    The interval is ratio ± 0.70 times the smallest detectable difference: that difference is 1.96 + 0.84 standard
-    errors (a two-sided test at 5% with a power of 80%).
+    The interval is ratio ± 0.70 times the smallest detectable difference: that difference is 1.96 + 0.84
+    standard errors (a two-sided test at 5% with a power of 80%).
 
     Parameters
     ----------
@@ -161,24 +167,27 @@ def ratio_dots(rows: Sequence[LeaderboardRow], index: int) -> dict[str, Any]:
             line={"color": colour, "width": 2}, hoverinfo="skip",
         )  # fmt: skip
     hover = [
-        f"{plotly_text(row.model)}<br>CRPS ratio {ratio(cell.crps_ratio)}<br>{plotly_text(cell.verdict or 'no verdict')}"
+        f"{plotly_text(row.model)}<br>CRPS ratio {ratio(cell.crps_ratio)}"
+        f"<br>{plotly_text(cell.verdict or 'no verdict')}"
         + (f", p = {p_value(cell.p_value)}" if math.isfinite(cell.p_value) else "")
         for row, cell in zip(shown, cells, strict=True)
     ]
     symbols = [
         "triangle-right"
         if cell.crps_ratio > RATIO_CAP
-        else VERDICT_MARKS.get(cell.verdict, ("", "circle-open"))[1]
+        else VERDICT_MARKS.get(cell.verdict, ("", "circle"))[1]
         for cell in cells
     ]
     figure.add_scatter(
         x=_rounded(x), y=list(range(len(x))), mode="markers", hovertext=hover, hoverinfo="text",
-        marker={"size": 9, "color": colours, "symbol": symbols, "line": {"width": 1.5, "color": colours}},
+        marker={"size": 11, "color": colours, "symbol": symbols, "line": {"width": 1, "color": LIGHT.paper}},
     )  # fmt: skip
     names = [plotly_text(row.model if len(row.model) <= 24 else row.model[:23] + "…") for row in shown]
+    left = min([0.995, *(value - half for value, half in zip(x, spread, strict=True))])
+    right = max([1.005, *(min(value + half, RATIO_CAP) for value, half in zip(x, spread, strict=True))])
     figure.update_layout(
         height=70 + 24 * max(len(shown), 3),
-        xaxis={"tickformat": ".2f", "nticks": 6},
+        xaxis={"tickformat": ".2f", "nticks": 6, "range": [left - 0.001, right + 0.0015]},
         yaxis={
             "tickvals": list(range(len(shown))),
             "ticktext": names,
@@ -192,12 +201,12 @@ def ratio_dots(rows: Sequence[LeaderboardRow], index: int) -> dict[str, Any]:
     return _plain(figure)
 
 
-def pit_histogram(densities: Sequence[float]) -> dict[str, Any]:
+def pit_histogram(densities: np.ndarray) -> dict[str, Any]:
     """Draw the density of outcomes over the forecast's own quantiles; 1 everywhere is perfect calibration."""
     edges = np.array(PIT_EDGES)
     hover = [
-        f"between the {percent(low, 0)} and {percent(high, 0)} quantiles<br>{percent(density * (high - low))} of outcomes, "
-        f"{percent(high - low)} ideal"
+        f"between the {percent(low, 0)} and {percent(high, 0)} quantiles"
+        f"<br>{percent(density * (high - low))} of outcomes, {percent(high - low)} ideal"
         for low, high, density in zip(edges[:-1], edges[1:], densities, strict=True)
     ]
     figure = go.Figure()
@@ -207,10 +216,11 @@ def pit_histogram(densities: Sequence[float]) -> dict[str, Any]:
     )  # fmt: skip
     figure.update_layout(
         height=230,
-        xaxis={"range": [0, 1], "tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1], "showgrid": False,
-               "title": {"text": "where in the forecast the outcome fell"}},
+        xaxis={"range": [-0.03, 1.03], "tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1],
+               "showgrid": False, "title": {"text": "where in the forecast the outcome fell"}},
         yaxis={"rangemode": "tozero", "nticks": 5, "tickformat": ".2~f"},
-        shapes=[{"type": "line", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"color": LIGHT.ink, "width": 1.2, "dash": "dash"}}],
+        shapes=[{"type": "line", "x0": 0, "x1": 1, "y0": 1, "y1": 1,
+                 "line": {"color": LIGHT.ink, "width": 1.2, "dash": "dash"}}],
     )  # fmt: skip
     return _plain(figure)
 
@@ -226,7 +236,7 @@ def _year_axis(years: Sequence[int]) -> dict[str, Any]:
 
 
 def coverage_by_year(table: pd.DataFrame) -> dict[str, Any]:
-    """Draw the share of outcomes inside the 50, 80 and 95% intervals in each year against the nominal share."""
+    """Draw the share of outcomes inside the 50, 80 and 95% intervals in each year against the nominal one."""
     years = [int(year) for year in table["year"]]
     figure = go.Figure()
     shapes = []
@@ -241,28 +251,38 @@ def coverage_by_year(table: pd.DataFrame) -> dict[str, Any]:
             line={"color": colour, "width": 1.8}, marker={"size": 7, "color": colour, "symbol": symbol},
         )  # fmt: skip
         shapes.append(
-            {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": nominal, "y1": nominal, "layer": "below",
-             "line": {"color": LIGHT.muted, "width": 1, "dash": "dash"}}
+            {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": nominal, "y1": nominal,
+             "layer": "below", "line": {"color": LIGHT.muted, "width": 1, "dash": "dash"}}
         )  # fmt: skip
     lowest = float(np.nanmin(table[COVERAGE_COLUMNS[0]].to_numpy(dtype=float)))
     figure.update_layout(
         height=250,
         xaxis=_year_axis(years),
-        yaxis={"range": [min(0.4, lowest - 0.05), 1.02], "tickformat": ".0%", "tickvals": list(COVERAGES), "showgrid": False},
+        yaxis={"range": [min(0.4, lowest - 0.05), 1.02], "tickformat": ".0%", "tickvals": list(COVERAGES),
+               "showgrid": False},
         shapes=shapes,
     )  # fmt: skip
     return _plain(figure)
 
 
-def crps_ratio_by_year(table: pd.DataFrame) -> dict[str, Any]:
-    """Draw one minus the CRPS ratio of each year as percent gained on the baseline: up is better."""
+def crps_ratio_by_year(table: pd.DataFrame, limits: tuple[float, float]) -> dict[str, Any]:
+    """Draw one minus the CRPS ratio of each year as percent gained on the baseline: up is better.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``year, rows, crps_ratio`` of one horizon.
+    limits : tuple of float
+        Lowest and highest ratio of all horizons, so that their charts share one scale.
+    """
     years = [int(year) for year in table["year"]]
     gains = 100.0 * (1.0 - table["crps_ratio"].to_numpy(dtype=float))
     hover = [
         f"{year}<br>CRPS ratio {ratio(float(value))}<br>{rows:,} forecasts"
         for year, value, rows in zip(years, table["crps_ratio"], table["rows"], strict=True)
     ]
-    reach = max(0.5, float(np.abs(gains).max()) * 1.15)
+    low, high = (100.0 * (1.0 - limit) for limit in reversed(limits))
+    margin = 0.08 * max(high - low, 0.5)
     figure = go.Figure()
     figure.add_bar(
         x=years, y=_rounded(gains), width=0.7, hovertext=hover, hoverinfo="text", textposition="none",
@@ -271,7 +291,7 @@ def crps_ratio_by_year(table: pd.DataFrame) -> dict[str, Any]:
     figure.update_layout(
         height=230,
         xaxis=_year_axis(years),
-        yaxis={"range": [-reach, reach], "ticksuffix": "%", "nticks": 5},
+        yaxis={"range": [min(low, -0.1) - margin, max(high, 0.1) + margin], "ticksuffix": "%", "nticks": 5},
         shapes=[{"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": 0, "y1": 0,
                  "line": {"color": LIGHT.ink, "width": 1}}],
     )  # fmt: skip

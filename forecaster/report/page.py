@@ -66,7 +66,7 @@ class _Figures:
 def _script_json(value: object) -> Markup:
     """Write JSON for a ``<script>`` block: no ``<`` is left that could end it. NaN is refused."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def _digest(script: str) -> str:
@@ -80,55 +80,62 @@ def _join(words: list[str]) -> str:
 def _headline(verdicts: list[HorizonVerdict]) -> str:
     """Say in one sentence at which horizons a model is better than the best baseline."""
     known = [verdict for verdict in verdicts if verdict.word]
+    yes = [str(verdict.horizon) for verdict in known if verdict.better]
+    no = [str(verdict.horizon) for verdict in known if not verdict.better]
+    unit = "session" if (yes or no) == ["1"] else "sessions"
     if not known:
         return "No verdict: the results do not say how the models compare"
-    yes = [f"{v.horizon}" for v in known if v.better]
-    no = [f"{v.horizon}" for v in known if not v.better]
-    unit = "session" if (yes or no) == ["1"] else "sessions"
     if not no:
         where = "every horizon" if len(yes) > 1 else f"{yes[0]} {unit}"
-        return f"A model forecasts better than the best baseline at {where}"
+        return f"A model beats the best baseline at {where}"
     if not yes:
         where = "any horizon" if len(no) > 1 else f"{no[0]} {unit}"
-        return f"No model is shown to forecast better than the best baseline at {where}"
-    return f"A model forecasts better than the best baseline at {_join(yes)} {unit}, none is shown to at {_join(no)}"
+        return f"No model is shown to beat the best baseline at {where}"
+    return f"A model beats the best baseline at {_join(yes)} {unit}; at {_join(no)} none is shown to"
+
+
+def _bold(text: str) -> Markup:
+    """Set a model's name apart from the prose: `average` is a name as well as a word."""
+    return Markup("<b>{}</b>").format(text)
 
 
 def _verdict_card(verdict: HorizonVerdict) -> dict[str, Any]:
-    """Words of one horizon's card."""
-    v = verdict
-    known = math.isfinite(v.crps_ratio)
-    difference = f"{style.percent(abs(1 - v.crps_ratio))} {'lower' if v.crps_ratio <= 1 else 'higher'}"
+    """Find the words of one horizon's card."""
+    known = math.isfinite(verdict.crps_ratio)
+    difference = style.percent(abs(1 - verdict.crps_ratio))
+    difference += " lower" if verdict.crps_ratio <= 1 else " higher"
+    baseline = _bold(verdict.baseline) if verdict.baseline else "an unnamed model"
+    title = {
+        "better": "Better",
+        "as good as": "None better, nearest as good",
+        "cannot tell": "Cannot tell",
+        "worse": "None better, all worse",
+    }.get(verdict.word, "No verdict")
     if not known:
-        title, text = "No verdict", "The results hold no comparison with a baseline at this horizon."
-    elif v.word == "better":
-        title = f"Better: {v.model}"
-        text = f"Its CRPS is {difference} than that of {v.baseline}, the best baseline."
-        if v.better > 1:
-            text += f" {v.better} models are judged better."
+        text = Markup("The results hold no comparison with a baseline at this horizon.")
+    elif verdict.word == "better":
+        text = Markup("The CRPS of {} is {} than that of {}, the best baseline.").format(
+            _bold(verdict.model), difference, baseline
+        )
+        if verdict.better > 1:
+            text += f" {verdict.better} models are judged better; this is the best of them."
     else:
-        title = {
-            "as good as": "None better; one as good",
-            "cannot tell": "Cannot tell",
-            "worse": "None better: all worse",
-        }.get(v.word, "No verdict")
-        text = f"The nearest model to {v.baseline or 'the best baseline'}, the best baseline, is {v.model}: its CRPS is {difference}."
-    sure = (
-        f"p = {style.p_value(v.p_value)}".replace("= <", "<")
-        if math.isfinite(v.p_value)
-        else "no test result"
-    )
-    if math.isfinite(v.smallest_detectable):
-        sure += f"; the test could show a difference of {style.percent(v.smallest_detectable)} or more"
-    if not v.judged:
+        text = Markup("The nearest model to {}, the best baseline, is {}: its CRPS is {}.").format(
+            baseline, _bold(verdict.model), difference
+        )
+    sure = "no test result"
+    if math.isfinite(verdict.p_value):
+        sure = f"p {style.p_value(verdict.p_value)}"
+    if math.isfinite(verdict.smallest_detectable):
+        sure += f"; smallest detectable difference {style.percent(verdict.smallest_detectable)}"
+    if not verdict.judged:
         skill = "Skill against the unconditional history was not judged."
-    elif not v.skilled:
+    elif not verdict.skilled:
         skill = "No skill: no model forecasts better than the unconditional history."
-    elif v.skilled == v.judged:
-        skill = f"Skill: all {v.judged} models forecast better than the unconditional history."
     else:
-        skill = f"Skill: {v.skilled} of {v.judged} models forecast better than the unconditional history."
-    return {"verdict": v, "title": title, "text": text, "sure": sure if known else "", "skill": skill}
+        how_many = "all" if verdict.skilled == verdict.judged else f"{verdict.skilled} of"
+        skill = f"Skill: {how_many} {verdict.judged} models forecast better than the unconditional history."
+    return {"verdict": verdict, "title": title, "text": text, "sure": sure if known else "", "skill": skill}
 
 
 def _fan_charts(results: Results, found: list[Outlook], figures: _Figures) -> list[Chart]:
@@ -157,9 +164,10 @@ def _ratio_charts(results: Results, rows: list[LeaderboardRow], figures: _Figure
         lower = sum(
             row.cells[index].crps_ratio < 1 for row in known if row.model != results.baselines.get(horizon)
         )
-        summary = f"{lower} of {len(known)} models have a lower CRPS than {results.baselines.get(horizon, 'the baseline')}"
+        baseline = results.baselines.get(horizon, "the baseline")
+        summary = f"{lower} of {len(known)} models have a lower CRPS than {baseline}"
         beyond = sum(row.cells[index].crps_ratio > charts.RATIO_CAP for row in known)
-        summary += f"; {beyond} lie beyond the right edge." if beyond else "."
+        summary += f", {beyond} lie beyond the right edge (▶)." if beyond else "."
         shown.append(figures.add(sessions(horizon), summary, charts.ratio_dots(rows, index)))
     return shown
 
@@ -170,11 +178,13 @@ def _pit_charts(results: Results, model: str, figures: _Figures) -> list[Chart]:
         values = densities.to_numpy(dtype=float)
         tails = (values[0] + values[-1]) / 2
         words = (
-            "as often as it should"
+            "as often as they should be"
             if 0.9 <= tails <= 1.1
-            else f"{style.ratio(tails)} times as often as it should"
+            else f"{tails:.2f} times as often as they should be"
         )
-        summary = f"The outcome fell in the outer 5% tails {words}; the fullest bin has {values.max():.2f} times its share."
+        summary = (
+            f"The outer 5% tails were hit {words}; the fullest bin has {values.max():.2f} times its share."
+        )
         shown.append(figures.add(sessions(int(str(horizon))), summary, charts.pit_histogram(values)))
     return shown
 
@@ -183,36 +193,38 @@ def _coverage_charts(table: pd.DataFrame, figures: _Figures) -> list[Chart]:
     shown = []
     for horizon, part in table.groupby("horizon"):
         low, high = part["coverage_80"].min(), part["coverage_80"].max()
-        summary = f"The 80% interval held between {style.percent(low)} and {style.percent(high)} of outcomes a year."
+        summary = f"The 80% interval held {style.percent(low)} to {style.percent(high)} of a year's outcomes."
         shown.append(figures.add(sessions(int(str(horizon))), summary, charts.coverage_by_year(part)))
     return shown
 
 
 def _gain_charts(table: pd.DataFrame, baselines: dict[int, str], figures: _Figures) -> list[Chart]:
     shown = []
+    limits = (float(table["crps_ratio"].min()), float(table["crps_ratio"].max()))
     for horizon, part in table.groupby("horizon"):
         gained = int((part["crps_ratio"] < 1).sum())
-        best, worst = part.loc[part["crps_ratio"].idxmin()], part.loc[part["crps_ratio"].idxmax()]
+        ordered = part.sort_values("crps_ratio").to_dict("records")
+        best, worst = (f"{r['year']} ({style.ratio(r['crps_ratio'])})" for r in (ordered[0], ordered[-1]))
         summary = (
-            f"Lower CRPS than {baselines[int(str(horizon))]} in {gained} of {len(part)} years; best "
-            f"{int(best['year'])} ({style.ratio(float(best['crps_ratio']))}), worst {int(worst['year'])} "
-            f"({style.ratio(float(worst['crps_ratio']))})."
+            f"Lower CRPS than {baselines[int(str(horizon))]} in {gained} of {len(part)} years; "
+            f"best {best}, worst {worst}."
         )
-        shown.append(figures.add(sessions(int(str(horizon))), summary, charts.crps_ratio_by_year(part)))
+        shown.append(
+            figures.add(sessions(int(str(horizon))), summary, charts.crps_ratio_by_year(part, limits))
+        )
     return shown
 
 
 def _by_year(table: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
     """Turn a long table by horizon and year into one row a year with the values of all horizons."""
-    rows = []
-    for year, part in table.groupby("year"):
-        at = part.set_index("horizon")
-        values = {h: [float(at.loc[h, name]) for name in columns] for h in at.index}  # type: ignore[arg-type]
-        rows.append({"year": int(str(year)), "values": values})
-    return rows
+    rows: dict[int, dict[int, list[float]]] = {}
+    for record in table.sort_values("year").to_dict("records"):
+        values = [float(record[name]) for name in columns]
+        rows.setdefault(int(record["year"]), {})[int(record["horizon"])] = values
+    return [{"year": year, "values": values} for year, values in rows.items()]
 
 
-def _facts(results: Results, found: list[Outlook], model: str) -> list[tuple[str, str]]:
+def _facts(results: Results, found: list[Outlook]) -> list[tuple[str, str]]:
     """Key facts of the header."""
     summary = results.summary
     symbols = summary.texts("symbols") or [outlook.symbol for outlook in found]
@@ -246,15 +258,25 @@ def _facts(results: Results, found: list[Outlook], model: str) -> list[tuple[str
 
 
 def _alarms(rows: list[LeaderboardRow]) -> list[str]:
-    """Daily direction accuracies too good to be true."""
+    """Name the daily direction accuracies that are too good to be true."""
     return [
-        f"{row.model} calls the direction of one session right in {style.percent(cell.direction)} of cases, more than "
-        f"1.5 points above always-up ({style.percent(cell.direction_base_rate)}). Daily direction is hardly "
-        "forecastable: treat this as a fault in the data or the model until it is explained."
+        f"{row.model} calls the direction of one session right in {style.percent(cell.direction)} of cases, "
+        f"more than 1.5 points above always-up ({style.percent(cell.direction_base_rate)}). Daily direction "
+        "is hardly forecastable: treat this as a fault in the data or the model until it is explained."
         for row in rows
         for cell in row.cells
         if cell.horizon == 1 and cell.direction > cell.direction_base_rate + DIRECTION_ALARM
     ]
+
+
+def _unforecast(results: Results, found: list[Outlook]) -> str:
+    """Say which of the job's symbols have no forecast and are not among those left out."""
+    told = {outlook.symbol for outlook in found} | set(results.failures["symbol"])
+    silent = [symbol for symbol in results.summary.texts("symbols") if symbol not in told]
+    if not silent or not found:
+        return ""
+    more = f" and {len(silent) - 10:,} more" if len(silent) > 10 else ""
+    return f"There is no forecast for {', '.join(silent[:10])}{more} in the results (latest.parquet)."
 
 
 def _short(text: str, limit: int = 300) -> str:
@@ -306,8 +328,8 @@ def render(results: Results) -> str:
     rows = leaderboard(results)
     verdicts = horizon_verdicts(results)
     in_latest = list(dict.fromkeys(results.latest["model"]))
-    forecaster = results.champion if results.champion in in_latest else next(iter(in_latest), "")
-    found = outlooks(results, forecaster)
+    forecast_by = results.champion if results.champion in in_latest else next(iter(in_latest), "")
+    found = outlooks(results, forecast_by)
     row_count = np.cumsum([len(outlook.rows) for outlook in found])
     listed = found[: int((row_count <= FORECAST_ROWS_SHOWN).sum())]
 
@@ -317,7 +339,7 @@ def render(results: Results) -> str:
     coverage = results.backtest.coverage_by_year(calibrated)
     gains = results.backtest.crps_ratio_by_year(challenger, results.baselines)
     pooled = scores_of(results)
-    coverage_rows = [
+    coverage_rows: list[dict[str, Any]] = [
         {
             "horizon": h,
             "values": [
@@ -333,13 +355,14 @@ def render(results: Results) -> str:
         "results": results,
         "summary": results.summary,
         "job": results.summary.text("job") or "unnamed job",
-        "facts": _facts(results, found, forecaster),
+        "facts": _facts(results, found),
         "headline": _headline(verdicts),
         "cards": [_verdict_card(verdict) for verdict in verdicts],
         "alarms": _alarms(rows),
         "rows": rows,
         "marks": {word: glyph for word, (glyph, _) in style.VERDICT_MARKS.items()},
-        "forecaster": forecaster,
+        "forecast_by": forecast_by,
+        "unforecast": _unforecast(results, found),
         "outlooks": listed,
         "outlook_count": len(found),
         "priceless": sum(not math.isfinite(outlook.close) for outlook in found),
@@ -364,11 +387,11 @@ def render(results: Results) -> str:
         "job_yaml": job_yaml[:TEXT_SHOWN],
         "job_yaml_cut": len(job_yaml) > TEXT_SHOWN,
         "nan": float("nan"),
-        "css": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
-        "light": Markup(style.css_variables(style.LIGHT)),  # noqa: S704
-        "dark": Markup(style.css_variables(style.DARK)),  # noqa: S704
-        "plotly_script": Markup(plotly_script),  # noqa: S704
-        "page_script": Markup(page_script),  # noqa: S704
+        "css": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        "light": Markup(style.css_variables(style.LIGHT)),
+        "dark": Markup(style.css_variables(style.DARK)),
+        "plotly_script": Markup(plotly_script),
+        "page_script": Markup(page_script),
         "script_digests": [_digest(plotly_script), _digest(page_script)],
         "figures": _script_json(
             {"figures": figures.plain, "template": style.template(style.LIGHT), "dark": style.dark_of_light()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,26 +46,26 @@ class Summary:
     values: dict[str, Any] = field(default_factory=dict)
 
     def text(self, *path: str) -> str:
-        """Text at a path of keys, ``""`` where there is none."""
+        """Return the text at a path of keys, ``""`` where there is none."""
         value: Any = self.values
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         return "" if value is None or isinstance(value, dict | list) else str(value)
 
     def number(self, *path: str) -> float | None:
-        """Number at a path of keys, None where there is none."""
+        """Return the number at a path of keys, None where there is none."""
         try:
             return float(self.text(*path))
         except ValueError:
             return None
 
     def texts(self, key: str) -> list[str]:
-        """List of texts under a key, empty where there is none."""
+        """Return the list of texts under a key, empty where there is none."""
         value = self.values.get(key)
         return [str(item) for item in value] if isinstance(value, list) else []
 
     def mapping(self, key: str) -> dict[str, str]:
-        """Texts by name under a key, empty where there are none."""
+        """Return the texts by name under a key, empty where there are none."""
         value = self.values.get(key)
         return {str(name): str(item) for name, item in value.items()} if isinstance(value, dict) else {}
 
@@ -108,10 +108,10 @@ class Results:
     missing: tuple[str, ...]
 
     def challenger(self) -> str:
-        """Model whose calibration and gains the report shows in detail.
+        """Name the model whose gains the report shows in detail.
 
-        The champion; where that is the best baseline at every horizon, the other model of the lowest average CRPS
-        ratio is set against it. ``""`` where there is neither.
+        The champion; where that is the best baseline at every horizon, the other model of the lowest average
+        CRPS ratio is set against it. ``""`` where there is neither.
         """
         if self.champion and any(self.champion != name for name in self.baselines.values()):
             return self.champion
@@ -121,7 +121,7 @@ class Results:
 
 
 def _tidy(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    tidy = {}
+    tidy: dict[str, pd.Series[Any]] = {}
     for name in columns:
         column = frame[name]
         if name in NUMBERS:
@@ -186,13 +186,10 @@ def _ratios_from_scores(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Leaderboard rows without a verdict: CRPS ratios from the pooled scores."""
     pooled = scores[(scores["symbol"] == "*") & (scores["metric"] == "crps")]
     wide = pooled.pivot_table(index="horizon", columns="model", values="value", aggfunc="first", sort=False)
-    if baseline in wide.columns:
-        wide = wide.div(wide[baseline], axis=0)
-    else:
-        wide = wide * np.nan
-    long = wide.stack(future_stack=True).rename("crps_ratio").reset_index()
-    blank = {"p_value": np.nan, "smallest_detectable": np.nan, "verdict": "", "skill": ""}
-    return _tidy(long.assign(baseline=baseline, **blank), VERDICT)
+    wide = wide.div(wide[baseline], axis=0) if baseline in wide.columns else wide * np.nan
+    long = wide.reset_index().melt("horizon", var_name="model", value_name="crps_ratio")
+    long = long.assign(baseline=baseline, p_value=np.nan, smallest_detectable=np.nan, verdict="", skill="")
+    return _tidy(long, VERDICT)
 
 
 def read_results(directory: Path) -> Results:
@@ -248,4 +245,4 @@ def read_results(directory: Path) -> Results:
     )
     wanted = {results.champion, results.challenger(), *baselines.values()} - {""}
     backtest = summarise(directory / "forecasts.parquet", sorted(wanted), missing)
-    return Results(**{**results.__dict__, "backtest": backtest, "missing": tuple(missing)})
+    return replace(results, backtest=backtest, missing=tuple(missing))

@@ -1,4 +1,4 @@
-"""The look of every chart and table: one palette in two modes, one Plotly template, one way to write a number."""
+"""The look of charts and tables: one palette in two modes, one Plotly template, one way to write a number."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = [
     "template",
 ]
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
-MISSING = "–"
+FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+MISSING = "\N{EN DASH}"
 """What a table shows where there is no number."""
 
 VERDICT_MARKS = {
     "better": ("▲", "triangle-up"),
     "as good as": ("●", "circle"),
-    "cannot tell": ("◆", "diamond-open"),
+    "cannot tell": ("◆", "diamond"),
     "worse": ("▼", "triangle-down"),
     "best baseline": ("■", "square"),
 }
@@ -44,7 +44,7 @@ VERDICT_MARKS = {
 class Palette:
     """Colours of one mode, as six-digit hex codes.
 
-    The four series colours are Okabe and Ito's ("Color Universal Design", 2008), lightened in dark mode; the bands
+    The series colours are Okabe and Ito's ("Color Universal Design", 2008), lightened in dark mode; the bands
     are one hue in three steps of lightness, so that they keep their order in grey.
     """
 
@@ -63,7 +63,7 @@ class Palette:
     band_95: str
 
     def verdict(self, word: str) -> str:
-        """Colour of a verdict; an unknown word is grey."""
+        """Return the colour of a verdict; an unknown word is grey."""
         colours = {
             "better": self.blue,
             "as good as": self.green,
@@ -101,7 +101,7 @@ DARK = Palette(
     grey="#8d97a3",
     band_50="#33779f",
     band_80="#25506d",
-    band_95="#1c3445",
+    band_95="#1e394c",
 )
 
 
@@ -117,7 +117,7 @@ def css_variables(palette: Palette) -> str:
 
 
 def template(palette: Palette) -> dict[str, Any]:
-    """Plotly template of one mode.
+    """Make the Plotly template of one mode.
 
     Returns
     -------
@@ -130,6 +130,7 @@ def template(palette: Palette) -> dict[str, Any]:
         "tickcolor": palette.line,
         "zeroline": False,
         "automargin": True,
+        "ticklabelstandoff": 3,
         "title": {"standoff": 8, "font": {"size": 12, "color": palette.muted}},
         "tickfont": {"size": 11, "color": palette.muted},
     }

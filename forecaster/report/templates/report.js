@@ -23,6 +23,7 @@
     const colours = dark ? data.dark : {};
     const figure = recoloured(data.figures[holder.dataset.figure], colours);
     const layout = { ...figure.layout, template: recoloured(data.template, colours), ...size };
+    if (size.width && layout.height < 300) layout.height = 200;
     Plotly.react(holder, figure.data, layout, config);
     holder.dataset.drawn = "";
   };
