@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
-from scipy.signal import get_window
 
 from forecaster.errors import ParameterError
 from forecaster.kernels import Parallel
-from forecaster.liftings import Column, Lifting, Placement, Spectrogram, check_choice, check_integer
+from forecaster.liftings import check_choice, check_integer
+from forecaster.models.convolution.folding import Program, compile_program
 from forecaster.models.convolution.geometry import (
     EXECUTIONS,
     HEADS,
-    Axis,
     KernelActivation,
     KernelConvolution,
     KernelLayer,
     KernelNormalization,
     KernelPooling,
-    Step,
     Strategy,
     filter_axis,
     history_of,
@@ -34,6 +32,22 @@ from forecaster.models.convolution.geometry import (
     strategy_from_config,
     trace,
 )
+from forecaster.models.convolution.operations import (
+    Tensor,
+    Weights,
+    convolve_map,
+    convolve_sequences,
+    features_of_map,
+    features_of_sequences,
+    lift,
+    moments_of_map,
+    moments_of_sequences,
+    normalize,
+    pool_map,
+    pool_sequences,
+    source_sequences,
+)
+from forecaster.models.convolution.planner import Plan, plan
 
 __all__ = [
     "KernelActivation",
@@ -43,9 +57,6 @@ __all__ = [
     "KernelPooling",
     "KernelStack",
 ]
-
-Tensor = Any  # Keras types no tensor
-Weights = dict[str, Any]
 
 
 @keras.saving.register_keras_serializable(package="forecaster")
@@ -141,6 +152,22 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             else:
                 weights.append({})
         self._layer_weights = weights
+        self._compile(input_shape[-1])
+
+    def _compile(self, channels: int) -> None:
+        """Choose the executions for a number of channels."""
+        self._plan = self.plan(channels)
+        compiled = partial(compile_program, self.strategy, self.lookback, self._steps, channels)
+        window = compiled(window=True)
+        assert window is not None
+        self._window_program = window
+        self._series_program = compiled(window=False)
+
+    def plan(self, channels: int) -> Plan:
+        """Say how the stack is computed on a series of so many channels, and why."""
+        return plan(
+            self.strategy, self.lookback, self.kernel_layers, self.head, self.execution, channels=channels
+        )
 
     def _build_convolution(self, index: int, layer: KernelConvolution, channels: int) -> Weights:
         initializer: Any = keras.initializers.GlorotUniform()
@@ -173,7 +200,7 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             )
         return weights
 
-    # --- calls ----------------------------------------------------------------------------------------------
+    # --- calls ------------------------------------------------------------------------------------------
 
     def call(self, inputs: Tensor, training: bool | None = None, series: bool = False) -> Tensor:
         """Compute the features of windows, or with ``series`` of every window of a series; see `series`."""
@@ -184,13 +211,18 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
                 f"history {self.history}. Received: shape {tuple(inputs.shape)}."
             )
         if not series:
-            return self._lifted(inputs, bool(training))
+            return self._each(inputs, self._plan.window, bool(training))
         if length is not None and length < self.sessions:
             raise ParameterError(
                 f"KernelStack.series needs at least the {self.sessions} sessions of one window. "
                 f"Received: {length}."
             )
-        return self._windows(inputs, bool(training))
+        if self._plan.series == "series":
+            assert self._series_program is not None
+            return self._sequences(inputs, self._series_program, bool(training))
+        windows = self._windows(inputs)
+        features = self._each(windows, self._plan.series, bool(training))
+        return ops.reshape(features, (-1, ops.shape(inputs)[1] - self.sessions + 1, features.shape[-1]))
 
     def series(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Compute the features of every window of a series at once.
@@ -200,7 +232,7 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         inputs : tensor of shape (batch, T, channels)
             T is at least ``sessions``.
         training : bool, optional
-            As in a call.
+            As in a call. In training, "batch" normalization takes all windows as one batch.
 
         Returns
         -------
@@ -209,72 +241,63 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         """
         return self(inputs, training=training, series=True)
 
-    def _windows(self, inputs: Tensor, training: bool) -> Tensor:
-        """Cut a series into windows and compute each by itself."""
-        shape = ops.shape(inputs)
-        count = shape[1] - self.sessions + 1
+    def _windows(self, inputs: Tensor) -> Tensor:
+        """Cut a series into windows: (batch * windows, sessions, channels)."""
+        count = ops.shape(inputs)[1] - self.sessions + 1
         places = ops.expand_dims(ops.arange(count), 1) + ops.expand_dims(ops.arange(self.sessions), 0)
-        windows = ops.reshape(ops.take(inputs, places, axis=1), (-1, self.sessions, inputs.shape[-1]))
-        features = self._lifted(windows, training)
-        return ops.reshape(features, (-1, count, features.shape[-1]))
+        return ops.reshape(ops.take(inputs, places, axis=1), (-1, self.sessions, inputs.shape[-1]))
 
-    # --- the lifted execution: the reference ----------------------------------------------------------------
-
-    def _lifted(self, windows: Tensor, training: bool) -> Tensor:
-        """Lift the windows and run plain 2D layers."""
+    def _each(self, windows: Tensor, execution: str, training: bool) -> Tensor:
+        """Compute windows one by one: (batch, features)."""
+        if execution == "folded":
+            return self._sequences(windows, self._window_program, training)[:, 0]
         values = lift(windows, lifting_of(self.strategy), self.lookback)
         for step, weights in zip(self._steps, self._layer_weights, strict=True):
             layer = step.layer
             if isinstance(layer, KernelConvolution):
-                values = self._convolve(values, step, layer, weights)
+                values = convolve_map(values, step, self.strategy, weights)
             elif isinstance(layer, KernelPooling):
-                values = _pool(values, step, layer)
+                values = pool_map(values, step)
             elif isinstance(layer, KernelNormalization):
-                values = self._normalize(values, layer, weights, training)
+                moments = self._moments(layer, weights, training, partial(moments_of_map, values, layer.over))
+                values = normalize(values, layer, weights, *moments)
             else:
                 values = keras.activations.get(layer.activation)(values)
-        if self.head == "mean":
-            return ops.mean(values, axis=(1, 2))
-        if self.head == "max":
-            return ops.max(values, axis=(1, 2))
-        if self.head == "last":
-            values = values[:, -1:] if isinstance(self.strategy, Column) else values[:, :, -1:]
-        return ops.reshape(values, (-1, int(np.prod(values.shape[1:]))))
+        return features_of_map(values, self.head, self.strategy)
 
-    def _convolve(self, values: Tensor, step: Step, layer: KernelConvolution, weights: Weights) -> Tensor:
-        assert step.columns is not None
-        activation = keras.activations.get(layer.activation)
-        if not isinstance(self.strategy, Parallel):
-            assert step.rows is not None
-            values = _correlate(values, weights["kernel"], step.rows, step.columns)
-            return activation(values + weights["bias"] if layer.bias else values)
-        across = filter_axis(self.strategy)
-        row = Axis(size=1, taps=1, stride=1, dilation=1, start=0, count=1)
-        outputs = []
-        for number in range(layer.kernel[across]):
-            kernel = weights["kernel"][number] if across == 0 else weights["kernel"][:, number]
-            own = values[:, number : number + 1] if step.inputs[0] > 1 else values
-            output = _correlate(own, kernel[None], row, step.columns)
-            outputs.append(activation(output + weights["bias"][number] if layer.bias else output))
-        return aggregate(outputs, self.strategy)
+    def _sequences(self, inputs: Tensor, program: Program, training: bool) -> Tensor:
+        """Compute every window of a series, or the only one, on sequences: (batch, windows, features)."""
+        windows = ops.shape(inputs)[1] - self.sessions + 1
+        values = source_sequences(inputs, program, self.strategy)
+        for stage, weights in zip(program.stages, self._layer_weights, strict=True):
+            layer = stage.step.layer
+            if isinstance(layer, KernelConvolution):
+                values = convolve_sequences(values, stage, self.strategy, weights)
+            elif isinstance(layer, KernelPooling):
+                values = pool_sequences(values, stage)
+            elif isinstance(layer, KernelNormalization):
+                measure = partial(moments_of_sequences, values, stage.before, layer.over, windows)
+                moments = self._moments(layer, weights, training, measure)
+                values = normalize(values, layer, weights, *moments)
+            else:
+                values = keras.activations.get(layer.activation)(values)
+        return features_of_sequences(values, program.result, self.head, self.strategy)
 
-    def _normalize(
-        self, values: Tensor, layer: KernelNormalization, weights: Weights, training: bool
-    ) -> Tensor:
+    def _moments(
+        self,
+        layer: KernelNormalization,
+        weights: Weights,
+        training: bool,
+        measure: Callable[[], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor]:
+        """Return mean and variance to normalize by; "batch" remembers those of training for inference."""
         if layer.over == "batch" and not training:
-            mean, variance = weights["mean"], weights["variance"]
-        else:
-            axes = {"batch": (0, 1, 2), "window": (1, 2), "channels": (3,)}[layer.over]
-            mean, variance = ops.moments(values, axes=axes, keepdims=layer.over != "batch")
-            if layer.over == "batch":
-                self._remember(layer, weights, mean, variance)
-        return scale(values, layer, weights, mean, variance)
-
-    def _remember(self, layer: KernelNormalization, weights: Weights, mean: Tensor, variance: Tensor) -> None:
-        """Move the running averages towards the statistics of this batch."""
-        for name, value in (("mean", mean), ("variance", variance)):
-            past = weights[name]
-            past.assign(past * layer.momentum + ops.cast(value, past.dtype) * (1.0 - layer.momentum))
+            return weights["mean"], weights["variance"]
+        moments = measure()
+        if layer.over == "batch":
+            for past, value in zip((weights["mean"], weights["variance"]), moments, strict=True):
+                past.assign(past * layer.momentum + ops.cast(value, past.dtype) * (1.0 - layer.momentum))
+        return moments
 
 
 class _ParallelGlorot(keras.initializers.Initializer):  # type: ignore[misc]  # Keras is untyped
@@ -289,116 +312,3 @@ class _ParallelGlorot(keras.initializers.Initializer):  # type: ignore[misc]  # 
         kernel = keras.initializers.GlorotUniform()((length, shape[2], filters * shape[3]), dtype=dtype)
         kernel = ops.reshape(kernel, (length, shape[2], filters, shape[3]))
         return ops.transpose(kernel, (2, 0, 1, 3) if across == 0 else (0, 2, 1, 3))
-
-
-def lift(windows: Tensor, lifting: Lifting, lookback: int) -> Tensor:
-    """Lift windows inside the graph, as ``lifting`` does outside of it.
-
-    Parameters
-    ----------
-    windows : tensor of shape (batch, lookback + history, channels)
-        Oldest session first.
-    lifting : Lifting
-        One of `forecaster.liftings`.
-    lookback : int
-        Sessions of a window.
-
-    Returns
-    -------
-    tensor of shape (batch, rows, columns, channels)
-    """
-    rows, columns = lifting.shape(lookback)
-    if isinstance(lifting, Spectrogram):
-        first = (lookback - 1) % lifting.hop
-        return spectra(windows, lifting)[:, :, first :: lifting.hop]
-    assert isinstance(lifting, Placement)
-    newest = lifting.history + lookback - columns
-    starts = [newest - lag for lag in lifting.row_lags(lookback)]
-    if rows <= columns:
-        return ops.stack([windows[:, start : start + columns] for start in starts], axis=1)
-    return ops.take(windows, np.add.outer(starts, np.arange(columns)), axis=1)
-
-
-def spectra(inputs: Tensor, lifting: Spectrogram) -> Tensor:
-    """Compute the spectrum that ends at every session, as `Spectrogram` scales it.
-
-    Parameters
-    ----------
-    inputs : tensor of shape (batch, sessions, channels)
-        Oldest session first.
-    lifting : Spectrogram
-        Its segment, taper and scale.
-
-    Returns
-    -------
-    tensor of shape (batch, bands, sessions - segment + 1, channels)
-    """
-    segment, bands = lifting.segment, lifting.segment // 2 + 1
-    taper = get_window(lifting.taper, segment)
-    norm = taper.sum() if lifting.scale == "magnitude" else np.sqrt((taper**2).sum())
-    angles = 2.0 * np.pi * np.outer(np.arange(segment), np.arange(bands)) / segment
-    waves = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * (taper / norm)[:, None, None]
-    channels = inputs.shape[-1]
-    series = ops.reshape(ops.transpose(inputs, (0, 2, 1)), (-1, ops.shape(inputs)[1], 1))
-    kernel = ops.convert_to_tensor(waves.reshape(segment, 1, 2 * bands), dtype=inputs.dtype)
-    parts = ops.conv(series, kernel, padding="valid")
-    parts = ops.reshape(parts, (-1, channels, ops.shape(parts)[1], bands, 2))
-    values = ops.transpose(ops.sum(ops.square(parts), axis=-1), (0, 3, 2, 1))
-    if lifting.scale == "power":
-        return values
-    if lifting.scale == "log":
-        return ops.log1p(values)
-    silent = ops.equal(values, 0.0)  # the square root has no gradient there
-    return ops.where(silent, 0.0, ops.sqrt(ops.where(silent, 1.0, values)))
-
-
-def aggregate(outputs: Sequence[Tensor], strategy: Parallel) -> Tensor:
-    """Bring the outputs of parallel filters together: side by side as channels, or one for all."""
-    if strategy.aggregate == "concatenate":
-        return ops.concatenate(outputs, axis=-1)
-    stacked = ops.stack(outputs, axis=0)
-    reduce = {"mean": ops.mean, "sum": ops.sum, "max": ops.max}[strategy.aggregate]
-    return reduce(stacked, axis=0)
-
-
-def scale(
-    values: Tensor, layer: KernelNormalization, weights: Weights, mean: Tensor, variance: Tensor
-) -> Tensor:
-    """Normalize by the given moments, then apply the learned scale and shift."""
-    return (values - mean) * ops.rsqrt(variance + layer.epsilon) * weights["scale"] + weights["shift"]
-
-
-def _padded(values: Tensor, rows: Axis, columns: Axis, fill: float = 0.0) -> Tensor:
-    """Pad the map with ``fill``, and leave out the positions that no output reads."""
-    pads = (rows.padding, columns.padding)
-    cut = [
-        slice(max(-before, 0), axis.size - max(-after, 0))
-        for (before, after), axis in zip(pads, (rows, columns), strict=True)
-    ]
-    values = values[:, cut[0], cut[1]]
-    widths = [(0, 0), *((max(before, 0), max(after, 0)) for before, after in pads), (0, 0)]
-    return ops.pad(values, widths, constant_values=fill) if max(map(max, widths)) > 0 else values
-
-
-def _correlate(values: Tensor, kernel: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """2D correlation of maps ``(batch, rows, columns, channels)``."""
-    values = _padded(values, rows, columns)
-    strides, dilation = (rows.stride, columns.stride), (rows.dilation, columns.dilation)
-    if max(strides) > 1 and max(dilation) > 1:  # TensorFlow has no such convolution
-        values = ops.conv(values, kernel, padding="valid", dilation_rate=dilation)
-        return values[:, :: strides[0], :: strides[1]]
-    return ops.conv(values, kernel, strides=strides, padding="valid", dilation_rate=dilation)
-
-
-def _pool(values: Tensor, step: Step, layer: KernelPooling) -> Tensor:
-    """Maximum or mean of each patch, padding left out."""
-    rows, columns = step.rows, step.columns
-    assert rows is not None
-    assert columns is not None
-    size, strides = (rows.taps, columns.taps), (rows.stride, columns.stride)
-    if layer.statistic == "max":
-        return ops.max_pool(_padded(values, rows, columns, -np.inf), size, strides, "valid")
-    means = ops.average_pool(_padded(values, rows, columns), size, strides, "valid")
-    counts = [np.array([len(axis.acting(p)) for p in range(axis.count)]) for axis in (rows, columns)]
-    share = size[0] * size[1] / np.multiply.outer(*counts)
-    return means * ops.convert_to_tensor(share[:, :, None], dtype=values.dtype)
