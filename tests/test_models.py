@@ -1,0 +1,232 @@
+"""One suite over every model: a new kind is tested by standing in a job's union."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from forecaster import job as job_module
+from forecaster.errors import NotFittedError, ParameterError
+from forecaster.job import AnyModel, StrategySpec, parse_job
+from forecaster.walkforward import fit_windows, origin_windows
+from forecaster.windows import Panel, Windows
+from planted import garch, prices
+
+HORIZONS = (1, 5, 21)
+LOOKBACK = 32
+TRAINING = "training: {epochs: 1, batch: 256}"
+STRATEGIES = {
+    "row": "{kind: row}",
+    "column": "{kind: column}",
+    "replicate": "{kind: replicate, rows: 3}",
+    "lagged": "{kind: lagged, lags: [0, 1, 5, 21]}",
+    "parallel": "{kind: parallel, filters: 3}",
+    "control": "{kind: control, rows: 3}",
+}
+LIGHT = {kind: f"{{kind: {kind}}}" for kind in ("zero", "historical", "ewma_fhs", "ridge")} | {
+    "boosting": "{kind: boosting, iterations: 10}"
+}
+DEEP = {
+    f"convolution_{name}": f"{{kind: convolution, strategy: {strategy}, {TRAINING}}}"
+    for name, strategy in STRATEGIES.items()
+}
+MODELS = LIGHT | DEEP
+
+
+def kinds(union: Any) -> set[str]:
+    return {get_args(member.model_fields["kind"].annotation)[0] for member in get_args(get_args(union)[0])}
+
+
+def test_every_kind_is_in_this_suite() -> None:
+    assert kinds(AnyModel) == {text.split("kind: ")[1].split(",")[0].rstrip("}") for text in MODELS.values()}
+    assert kinds(StrategySpec) == set(STRATEGIES)
+
+
+def spec(name: str) -> job_module.AnyModel:
+    text = f"""
+name: suite
+prices: {{kind: sample}}
+lookback: {LOOKBACK}
+backtest: {{start: 2004-01-01}}
+models: [{MODELS[name]}]
+"""
+    return parse_job(text, "suite").models[0]
+
+
+def build(name: str, seed: int = 3) -> Any:
+    return spec(name).build(LOOKBACK, seed)
+
+
+WARM_UP = LOOKBACK + 21
+
+
+def panel(change_after: np.datetime64 | None = None, symbols: tuple[str, ...] = ("AAA", "BBB", "CCC")) -> Panel:
+    """Three GARCH series; optionally with every price after a session changed."""
+    frames = {symbol: prices(garch(700, seed)) for seed, symbol in enumerate(symbols)}
+    if change_after is not None:
+        noise = np.random.default_rng(99)
+        for frame in frames.values():
+            later = frame.index.to_numpy().astype("datetime64[D]") > change_after
+            frame.loc[later, "close"] *= np.exp(noise.standard_normal(int(later.sum())))
+    return Panel.from_prices(frames)
+
+
+WHOLE = panel()
+REFIT = WHOLE.calendar[500]
+LAST = WHOLE.calendar[560]
+
+
+def learnable(of: Panel, until: np.datetime64 = REFIT) -> Windows:
+    return fit_windows(of, until, HORIZONS, WARM_UP)
+
+
+def origins(of: Panel) -> Windows:
+    return origin_windows(of, REFIT, LAST, HORIZONS, WARM_UP)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest, fitted: dict[str, Any]) -> tuple[str, Any]:
+    name = request.param
+    if name not in fitted:
+        fitted[name] = build(name).fit(learnable(WHOLE))
+    return name, fitted[name]
+
+
+def test_forecasts_do_not_see_the_future(model: tuple[str, Any]) -> None:
+    name, fitted = model
+    changed = panel(change_after=LAST)
+    assert not np.array_equal(changed.returns, WHOLE.returns)
+    again = build(name).fit(learnable(changed))
+    assert np.array_equal(again.predict(origins(changed)).values, fitted.predict(origins(WHOLE)).values)
+
+
+def test_a_change_before_the_origin_is_seen(model: tuple[str, Any]) -> None:
+    """The suite can fail: the same change one session earlier reaches the forecast, or the quantiles learned."""
+    name, fitted = model
+    changed = panel(change_after=WHOLE.calendar[400])
+    again = build(name).fit(learnable(changed))
+    assert not np.array_equal(again.predict(origins(changed)).values, fitted.predict(origins(WHOLE)).values)
+
+
+def test_a_rerun_gives_the_same_bits(model: tuple[str, Any]) -> None:
+    name, fitted = model
+    np.random.default_rng().standard_normal(3)
+    again = build(name).fit(learnable(WHOLE))
+    assert np.array_equal(again.predict(origins(WHOLE)).values, fitted.predict(origins(WHOLE)).values)
+
+
+def test_a_forecast_does_not_depend_on_its_batch(model: tuple[str, Any]) -> None:
+    _, fitted = model
+    windows = origins(WHOLE)
+    every = fitted.predict(windows).values
+    order = np.random.default_rng(0).permutation(len(windows))
+    np.testing.assert_allclose(fitted.predict(windows.take(order)).values, every[order], rtol=1e-6, atol=1e-9)
+    alone = np.flatnonzero(windows.symbols == "BBB")[:7]
+    np.testing.assert_allclose(fitted.predict(windows.take(alone)).values, every[alone], rtol=1e-6, atol=1e-9)
+
+
+def test_a_forecast_does_not_depend_on_other_symbols_at_hand(model: tuple[str, Any]) -> None:
+    _, fitted = model
+    alone = WHOLE.select(("BBB",))
+    windows = origins(WHOLE)
+    np.testing.assert_allclose(
+        fitted.predict(origins(alone)).values,
+        fitted.predict(windows).values[windows.symbols == "BBB"],
+        rtol=1e-6,
+        atol=1e-9,
+    )
+
+
+def test_a_saved_model_predicts_the_same_bits(model: tuple[str, Any], tmp_path: Path) -> None:
+    name, fitted = model
+    fitted.save(tmp_path)
+    assert not list(tmp_path.glob("**/*.pkl"))
+    again = build(name).load(tmp_path)
+    assert np.array_equal(again.predict(origins(WHOLE)).values, fitted.predict(origins(WHOLE)).values)
+    assert again.parameters == fitted.parameters > 0
+
+
+def test_quantiles_are_finite_and_ordered_on_awkward_prices(model: tuple[str, Any]) -> None:
+    """Long flat runs, a 40% jump and a series that hardly moves: no NaN, no crossing (the class refuses both)."""
+    name, _ = model
+    returns = garch(700, 5)
+    returns[200:300] = 0.0
+    returns[450] = np.log(0.6)
+    returns[505:530] = 0.0
+    awkward = Panel.from_prices({"JUMP": prices(returns), "STILL": prices(garch(700, 6) * 1e-6)})
+    forecast = build(name).fit(learnable(awkward)).predict(origins(awkward))
+    assert forecast.values.shape == (len(origins(awkward)), 3, 23)
+
+
+def test_before_fit_a_model_says_so(model: tuple[str, Any], tmp_path: Path) -> None:
+    name, _ = model
+    with pytest.raises(NotFittedError, match="fit"):
+        build(name).predict(origins(WHOLE))
+    with pytest.raises(NotFittedError, match="fit"):
+        build(name).save(tmp_path)
+
+
+def test_fitting_needs_known_outcomes(model: tuple[str, Any]) -> None:
+    name, _ = model
+    with pytest.raises(ParameterError, match="at least one origin"):
+        build(name).fit(learnable(WHOLE).take(np.array([], dtype=int)))
+    unknown = Windows(WHOLE, WHOLE.last_rows(), HORIZONS)
+    with pytest.raises(ParameterError, match="outcomes are known"):
+        build(name).fit(unknown)
+
+
+def test_a_new_symbol_takes_the_pooled_quantiles(model: tuple[str, Any]) -> None:
+    _, fitted = model
+    stranger = panel(symbols=("NEW",))
+    assert np.isfinite(fitted.predict(origins(stranger)).values).all()
+
+
+def test_the_seed_matters_where_chance_does() -> None:
+    first = build("convolution_row", seed=1).fit(learnable(WHOLE)).predict(origins(WHOLE))
+    second = build("convolution_row", seed=2).fit(learnable(WHOLE)).predict(origins(WHOLE))
+    assert not np.array_equal(first.values, second.values)
+
+
+def test_the_control_has_as_many_parameters() -> None:
+    counts = {
+        name: build(name).fit(learnable(WHOLE)).parameters
+        for name in ("convolution_replicate", "convolution_control")
+    }
+    assert counts["convolution_replicate"] == counts["convolution_control"]
+
+
+def test_the_network_starts_at_the_ewma_model() -> None:
+    """Before training, s is zero: the scale is the EWMA volatility times the root of the horizon."""
+    from forecaster.models.convolution.model import ConvolutionForecaster
+
+    untrained: ConvolutionForecaster = build("convolution_lagged")
+    untrained.network = untrained._build(len(HORIZONS))
+    windows = origins(WHOLE)
+    np.testing.assert_allclose(untrained._scales(windows), windows.scales, rtol=1e-6)
+
+
+def test_loading_a_model_trusts_no_other_type(tmp_path: Path) -> None:
+    import skops.io
+
+    ridge = build("ridge").fit(learnable(WHOLE))
+    ridge.save(tmp_path)
+    skops.io.dump({"evil": subprocess.Popen}, tmp_path / "estimator.skops")
+    with pytest.raises(Exception, match="Untrusted"):
+        build("ridge").load(tmp_path)
+
+
+def test_starting_tensorflow_is_silent() -> None:
+    code = "import forecaster.models.convolution.model as m, keras; keras.layers.Dense(2)(keras.ops.ones((1, 3)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout == ""
