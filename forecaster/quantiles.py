@@ -118,7 +118,7 @@ class QuantileForecast:
             Lower and upper end.
         """
         low, high = round((1 - coverage) / 2, 6), round((1 + coverage) / 2, 6)
-        if low not in LEVELS or high not in LEVELS:
+        if not (low < high and low in LEVELS and high in LEVELS):
             allowed = [round(1 - 2 * level, 6) for level in LEVELS if level < 0.5]
             raise ParameterError(
                 f"an interval ends at two forecast levels. Received: {coverage}; allowed: {allowed}"
@@ -157,7 +157,8 @@ def probability_below(values: Array, thresholds: Array) -> Array:
     start = np.take_along_axis(values, left[..., None], axis=-1)[..., 0]
     stop = np.take_along_axis(values, left[..., None] + 1, axis=-1)[..., 0]
     width = stop - start
-    share = np.divide(thresholds - start, width, out=np.zeros_like(start), where=width > 0)
+    # No width: the outermost quantiles tie, and the threshold lies to one side of both.
+    share = np.divide(thresholds - start, width, out=(thresholds > start).astype(float), where=width > 0)
     result = levels[left] + np.clip(share, 0.0, 1.0) * (levels[left + 1] - levels[left])
     tied = not_above > below + 1
     if tied.any():
