@@ -113,7 +113,7 @@ def write_results(
         "horizons": list(horizons),
         "symbols": list(symbols),
         "champion": CHAMPION,
-        "champion_reason": f"{CHAMPION} has the lowest CRPS and is significantly better than every simpler model",
+        "champion_reason": f"{CHAMPION} has the lowest CRPS and is better than every simpler model",
         "best_baseline": BASELINE,
         "backtest": {"start": "2008-01-02", "end": f"{last:%Y-%m-%d}", "refits": 11, "origins": sessions},
         "data_version": "9f2c4a7be01d5583",

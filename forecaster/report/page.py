@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,8 @@ def _verdict_card(verdict: HorizonVerdict) -> dict[str, Any]:
     elif not verdict.skilled:
         skill = "No skill: no model forecasts better than the unconditional history."
     else:
-        how_many = "all" if verdict.skilled == verdict.judged else f"{verdict.skilled} of"
-        skill = f"Skill: {how_many} {verdict.judged} models forecast better than the unconditional history."
+        counts = f"{verdict.skilled} of {verdict.judged}" if verdict.judged > verdict.skilled else "all"
+        skill = f"Skill: {counts} models forecast better than the unconditional history."
     return {"verdict": verdict, "title": title, "text": text, "sure": sure if known else "", "skill": skill}
 
 
@@ -288,6 +289,7 @@ def _sentence(text: str) -> str:
     return text.rstrip(" .") + "."
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),

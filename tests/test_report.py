@@ -1,0 +1,720 @@
+"""The report: its numbers against the input files, hostile and missing input, and the page in a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from browser import ARGUMENTS, chromium
+from hypothesis import given
+from hypothesis import strategies as st
+from report_results import BASELINE, CHAMPION, MODELS, write_results
+
+from forecaster.errors import ParameterError
+from forecaster.quantiles import LEVELS, quantile_columns
+from forecaster.report import style, write_report
+from forecaster.scores import row_scores
+
+HORIZONS = (1, 5, 21)
+SIZE_LIMIT = 6_000_000
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "../../x",
+    "=cmd()",
+    "</script><img src=x onerror=alert(1)>",
+    "%{x} $a$ {{ 7*7 }}",
+)
+FILES = (
+    "summary.json",
+    "verdict.csv",
+    "scores.csv",
+    "models.csv",
+    "forecasts.parquet",
+    "latest.parquet",
+    "recent_prices.parquet",
+    "findings.csv",
+    "failures.csv",
+)
+
+
+class Page(HTMLParser):
+    """What a browser would find on the page, by the standard library's parser."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.scopes: list[str | None] = []
+        self.captions = 0
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.text = ""
+        self._rows: list[list[str]] = []
+        self._caption = ""
+        self._inside: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag in ("script", "style", "caption", "th", "td", "b"):
+            self._inside.append(tag)
+        if tag == "table":
+            self._rows, self._caption = [], ""
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("th", "td"):
+            self._rows[-1].append("")
+            if tag == "th":
+                self.scopes.append(dict(attrs).get("scope"))
+        elif tag == "script":
+            self.scripts.append((dict(attrs), ""))
+        elif tag == "small" and self._rows:
+            self._rows[-1][-1] += " "
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._inside and self._inside[-1] == tag:
+            self._inside.pop()
+        if tag == "table":
+            self.captions += bool(self._caption)
+            self.tables[self._caption] = self._rows
+
+    def handle_data(self, data: str) -> None:
+        if "script" in self._inside:
+            attributes, text = self.scripts[-1]
+            self.scripts[-1] = (attributes, text + data)
+        elif "style" not in self._inside:
+            self.text += data
+            if self._inside[-2:] == ["caption", "b"]:
+                self._caption += data
+            elif "td" in self._inside or "th" in self._inside:
+                self._rows[-1][-1] += data
+
+    def figures(self) -> dict[str, dict]:
+        (text,) = (text for attributes, text in self.scripts if attributes.get("id") == "figures")
+        return json.loads(text)["figures"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_results(tmp_path_factory.mktemp("results") / "run", ("SPX", "WTI"), HORIZONS, 700)
+
+
+@pytest.fixture(scope="module")
+def html(results: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_report(results, tmp_path_factory.mktemp("page") / "new" / "report.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+@pytest.fixture
+def copy(results: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(results, tmp_path / "copy"))
+
+
+def render(directory: Path) -> str:
+    return write_report(directory, directory / "report.html").read_text("utf-8")
+
+
+def change_summary(directory: Path, **values: object) -> None:
+    path = directory / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), encoding="utf-8")
+
+
+def change_verdict(directory: Path, **columns: object) -> None:
+    table = pd.read_csv(directory / "verdict.csv")
+    others = table["model"] != BASELINE
+    for name, value in columns.items():
+        table[name] = table[name].where(~others, value)
+    table.to_csv(directory / "verdict.csv", index=False)
+
+
+# The numbers
+
+
+def test_every_number_of_the_leaderboard_is_in_the_input(results: Path, page: Page) -> None:
+    verdict = pd.read_csv(results / "verdict.csv").set_index(["model", "horizon"])
+    scores = pd.read_csv(results / "scores.csv")
+    scores = scores[scores["symbol"] == "*"].set_index(["model", "horizon", "metric"])["value"].sort_index()
+    models = pd.read_csv(results / "models.csv").set_index("model")
+    rows = page.tables["CRPS ratio to the best baseline, coverage and direction by horizon"][2:]
+    names = verdict["crps_ratio"].groupby("model").mean().sort_values().index.tolist()
+    assert [re.split(" (?:champion|best)", row[0])[0] for row in rows] == names
+    for name, row in zip(names, rows, strict=True):
+        expected = []
+        for h in HORIZONS:
+            v, s = verdict.loc[name, h], scores[name, h]
+            p = "" if math.isnan(v["p_value"]) else f" p {v['p_value']:.4f}"
+            p = p.replace("0.0000", "< 0.0001")
+            skill = " no skill" if v["skill"] == "no skill" else ""
+            expected += [
+                f"{v['crps_ratio']:.4f} {v['verdict']}{p}{skill}",
+                f"{100 * s['coverage_80']:.2f}% {100 * s['coverage_95']:.2f}%",
+                f"{100 * s['direction']:.2f}% {100 * s['direction_base_rate']:.2f}%",
+            ]
+        expected += [f"{models.loc[name, 'parameters']:,}", f"{models.loc[name, 'fit_seconds']:.1f}"]
+        assert [re.sub("[▲●◆▼■] ", "", cell) for cell in row[1:]] == expected
+
+
+def test_every_number_of_the_forecast_table_is_in_the_input(results: Path, page: Page) -> None:
+    latest = pd.read_parquet(results / "latest.parquet")
+    latest = latest[latest["model"] == CHAMPION].set_index(["symbol", "horizon"])
+    scores = pd.read_csv(results / "scores.csv").set_index(["model", "symbol", "horizon", "metric"])["value"]
+    rows = iter(page.tables["Forecast by symbol and horizon"][2:])
+    for symbol in ("SPX", "WTI"):
+        for h in HORIZONS:
+            forecast = latest.loc[symbol, h]
+            close = forecast["close"]
+            change = {level: math.exp(forecast[f"q{level!r}"]) - 1 for level in LEVELS}
+            quantiles = forecast[quantile_columns()].to_numpy(dtype=float)
+            rise = 1 - np.interp(0.0, quantiles, LEVELS)
+            expected = [
+                str(h),
+                *(f"{100 * change[level]:+.2f}%" for level in (0.5, 0.1, 0.9)),
+                *(f"{close * (1 + change[level]):,.2f}" for level in (0.5, 0.1, 0.9)),
+                f"{100 * rise:.2f}%",
+                f"{100 * scores[CHAMPION, symbol, h, 'direction_base_rate']:.2f}%",
+                *(f"{-100 * change[level]:.2f}%" for level in (0.05, 0.01)),
+            ]
+            row = next(rows)
+            if h == HORIZONS[0]:
+                assert row.pop(0) == f"{symbol} {close:,.2f} on {forecast['origin']:%Y-%m-%d}"
+            assert row == expected
+    assert next(rows, None) is None
+
+
+def test_numbers_by_year_are_those_of_the_rows(results: Path, page: Page) -> None:
+    rows = pd.read_parquet(results / "forecasts.parquet")
+    rows = rows[rows["model"].isin([CHAMPION, BASELINE]) & rows["y"].notna()]
+    rows = rows.assign(year=rows["origin"].dt.year, **row_scores(rows))
+    means = rows.groupby(["model", "year", "horizon"])[
+        ["crps", "coverage_50", "coverage_80", "coverage_95"]
+    ].mean()
+    mine, base = means.loc[CHAMPION], means.loc[BASELINE]
+    years = sorted(rows["year"].unique())
+    table = page.tables[f"CRPS of {CHAMPION} over that of the best baseline, by year of the forecast"]
+    for year, row in zip(years, table[1:], strict=True):
+        ratios = [mine["crps"][year, h] / base["crps"][year, h] for h in HORIZONS]
+        assert row == [str(year), *(f"{ratio:.4f}" for ratio in ratios)]
+    table = page.tables["Share of outcomes inside the interval, by year of the forecast"]
+    for year, row in zip(years, table[2:], strict=True):
+        shares = [mine.loc[(year, h), f"coverage_{c}"] for h in HORIZONS for c in (50, 80, 95)]
+        assert row == [str(year), *(f"{100 * share:.2f}%" for share in shares)]
+    # The PIT histogram: outcomes between neighbouring twentieths of their own forecast.
+    edges = [f"q{level!r}" for level in LEVELS if round(20 * level, 9).is_integer()]
+    histograms = [
+        figure["data"][0]["y"]
+        for figure in page.figures().values()
+        if len(figure["data"][0].get("y", [])) == 20
+    ]
+    for h, drawn in zip(HORIZONS, histograms, strict=True):
+        part = rows[(rows["model"] == CHAMPION) & (rows["horizon"] == h)]
+        places = (part[edges].to_numpy() < part["y"].to_numpy()[:, None]).sum(axis=1)
+        np.testing.assert_allclose(drawn, 20 * np.bincount(places, minlength=20) / len(part), rtol=1e-5)
+
+
+def test_fan_charts_hold_prices(results: Path, page: Page) -> None:
+    latest = pd.read_parquet(results / "latest.parquet")
+    latest = latest[(latest["model"] == CHAMPION) & (latest["symbol"] == "SPX")].set_index("horizon")
+    closes = pd.read_parquet(results / "recent_prices.parquet")
+    closes = closes[closes["symbol"] == "SPX"].sort_values("session")["close"].to_numpy()[-60:]
+    lines = page.figures()["figure-1"]["data"]
+    assert [line["x"] for line in lines[:6]] == [[0, *HORIZONS]] * 6
+    for line, level in zip(lines[:6], (0.025, 0.975, 0.1, 0.9, 0.25, 0.75), strict=True):
+        prices = [closes[-1], *(closes[-1] * np.exp(latest.loc[h, f"q{level!r}"]) for h in HORIZONS)]
+        np.testing.assert_allclose(line["y"], prices, rtol=1e-5)
+    np.testing.assert_allclose(lines[6]["y"], closes, rtol=1e-5)
+    assert lines[6]["x"] == list(range(-59, 1))
+
+
+# The words
+
+
+NOT_SHOWN = "No model is shown to beat the best baseline at any horizon."
+
+
+@pytest.mark.parametrize(
+    ("word", "headline", "card"),
+    [
+        ("better", "A model beats the best baseline at every horizon.", "▲ Better"),
+        ("as good as", NOT_SHOWN, "● None better, nearest as good"),
+        ("cannot tell", NOT_SHOWN, "◆ Cannot tell"),
+        ("worse", NOT_SHOWN, "▼ None better, all worse"),
+        ("", "No verdict: the results do not say how the models compare.", "No verdict"),
+    ],
+)
+def test_verdicts_in_words(copy: Path, word: str, headline: str, card: str) -> None:
+    change_verdict(copy, verdict=word)
+    text = Page(render(copy)).text
+    assert headline in text
+    assert text.count(f"\n{card}\n") == len(HORIZONS)
+
+
+def test_no_skill_is_said_plainly(copy: Path) -> None:
+    table = pd.read_csv(copy / "verdict.csv")
+    table.assign(skill="no skill").to_csv(copy / "verdict.csv", index=False)
+    text = Page(render(copy)).text
+    assert text.count("No skill: no model forecasts better than the unconditional history.") == len(HORIZONS)
+    table.assign(skill="").to_csv(copy / "verdict.csv", index=False)
+    text = Page(render(copy)).text
+    assert text.count("Skill against the unconditional history was not judged.") == len(HORIZONS)
+
+
+def test_verdicts_that_differ_by_horizon(copy: Path) -> None:
+    table = pd.read_csv(copy / "verdict.csv")
+    table["verdict"] = "worse"
+    table.loc[(table["model"] == "mlp") & (table["horizon"] == 5), ["verdict", "crps_ratio", "p_value"]] = [
+        "better", 0.98765, 0.0123,
+    ]  # fmt: skip
+    table.to_csv(copy / "verdict.csv", index=False)
+    text = Page(render(copy)).text
+    assert "A model beats the best baseline at 5 sessions; at 1 and 21 none is shown to." in text
+    assert "The CRPS of mlp is 1.23% lower than that of harx-fhs, the best baseline." in text
+    assert "CRPS ratio 0.9877 · p 0.0123" in text
+
+
+def test_champion_and_reason(page: Page, results: Path) -> None:
+    reason = json.loads((results / "summary.json").read_text("utf-8"))["champion_reason"]
+    assert f"Champion: {CHAMPION}. {reason}." in page.text
+
+
+def test_a_champion_that_is_the_best_baseline_is_set_against_the_nearest_model(copy: Path) -> None:
+    change_summary(copy, champion=BASELINE)
+    ratios = pd.read_csv(copy / "verdict.csv").groupby("model")["crps_ratio"].mean().drop(BASELINE)
+    found = Page(render(copy))
+    assert "The champion is itself the best baseline, so the nearest other model is shown." in found.text
+    assert (
+        f"CRPS of {ratios.idxmin()} over that of the best baseline, by year of the forecast" in found.tables
+    )
+    assert f"This is the champion, {BASELINE}." in found.text
+
+
+def test_a_direction_too_good_is_called_a_fault(copy: Path) -> None:
+    scores = pd.read_csv(copy / "scores.csv")
+    pooled = (scores["symbol"] == "*") & (scores["metric"] == "direction") & (scores["model"] == "mlp")
+    base = scores[(scores["symbol"] == "*") & (scores["metric"] == "direction_base_rate")]["value"].iloc[0]
+    scores.loc[pooled, "value"] = base + 0.014
+    scores.to_csv(copy / "scores.csv", index=False)
+    assert "treat this as a fault" not in render(copy)
+    scores.loc[pooled & (scores["horizon"] == 1), "value"] = base + 0.016
+    scores.to_csv(copy / "scores.csv", index=False)
+    assert "mlp calls the direction of one session right in" in render(copy)
+
+
+def test_limits_and_reproduction(page: Page) -> None:
+    for words in (
+        "The mean and the direction of daily returns are hardly forecastable from prices.",
+        "This is not advice",
+        "forecaster run configs/quickstart.yaml",
+        "9f2c4a7be01d5583",
+        "51c0de77aa90",
+        "name: quickstart",
+        "2.21.0",
+        "sqlite:///workspace/mlflow.db",
+        "212 sessions, fewer than the 1,000",
+        "range estimators fall back to Parkinson",
+    ):
+        assert words in page.text
+
+
+# The form
+
+
+def test_the_page_asks_nothing_of_the_network(html: str, page: Page) -> None:
+    for tag, name, value in page.attributes:
+        assert name not in ("src", "srcset", "action", "background", "poster", "data"), (tag, name, value)
+        assert name != "href" or (value or "").startswith("#"), (tag, value)
+        assert not name.startswith("on"), (tag, name, value)
+    assert "@import" not in html[: html.index("</style>")]
+    assert "url(" not in html[: html.index("</style>")]
+    policy = next(
+        value for _, name, value in page.attributes if name == "content" and "default-src" in str(value)
+    )
+    assert "default-src 'none'" in str(policy)
+    code = [text for attributes, text in page.scripts if "type" not in attributes]
+    assert len(code) == 2
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in code]
+    assert re.findall("'sha256-([^']+)'", str(policy)) == digests
+
+
+def test_tables_and_charts_say_what_they_are(page: Page) -> None:
+    assert page.captions == len(page.tables) == 8
+    assert set(page.scopes) == {"col", "colgroup", "row", "rowgroup"}
+    ids = {value for _, name, value in page.attributes if name == "id"}
+    charts = {value for _, name, value in page.attributes if name == "data-figure"}
+    assert charts == set(page.figures())
+    assert len(charts) == 2 + 4 * len(HORIZONS)
+    for chart in charts:
+        assert {f"{chart}-title", f"{chart}-text"} <= ids
+    assert "role" in {name for tag, name, value in page.attributes if tag == "div" and value == "img"}
+    assert page.text.count("Does not show") == 5
+
+
+def test_the_same_results_give_the_same_page(results: Path, html: str, tmp_path: Path) -> None:
+    again = write_report(results, tmp_path / "again.html")
+    assert again.read_text("utf-8") == html
+    assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
+
+
+def test_importing_is_cheap_and_rendering_loads_no_model_library(results: Path, tmp_path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from forecaster.report import write_report
+assert not {{"plotly", "pandas", "jinja2"}} & set(sys.modules), sorted(sys.modules)
+write_report(Path({str(results)!r}), Path({str(tmp_path / "page.html")!r}))
+assert not {{"tensorflow", "keras", "mlflow", "sqlalchemy"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# Hostile, missing and large input
+
+
+def repeated(table: pd.DataFrame, symbols: list[str]) -> pd.DataFrame:
+    rows = table.iloc[np.tile(np.arange(len(table)), len(symbols))]
+    return rows.assign(symbol=np.repeat(np.array(symbols, dtype=object), len(table)))
+
+
+def with_symbols(directory: Path, symbols: list[str]) -> None:
+    """Rewrite a run as if it were about other symbols."""
+    for name in ("latest.parquet", "recent_prices.parquet"):
+        table = pd.read_parquet(directory / name)
+        one = table[table["symbol"] == "SPX"]
+        if name == "latest.parquet":
+            one = one[one["model"] == CHAMPION]
+        repeated(one, symbols).to_parquet(directory / name)
+    scores = pd.read_csv(directory / "scores.csv")
+    rates = scores[(scores["symbol"] == "SPX") & (scores["metric"] == "direction_base_rate")]
+    pooled = scores[scores["symbol"] == "*"]
+    pd.concat([pooled, repeated(rates, symbols)]).to_csv(directory / "scores.csv", index=False)
+    change_summary(directory, symbols=symbols, job_yaml="symbols: " + json.dumps(symbols))
+
+
+def with_hostile_names(directory: Path) -> Path:
+    with_symbols(directory, list(HOSTILE))
+    renamed = {CHAMPION: HOSTILE[0], "mlp": HOSTILE[3], BASELINE: "<b>&amp;</b>"}
+    for path in directory.glob("*.csv"):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).replace(renamed)
+        for name in ("message", "action", "reason", "description", "code", "kind"):
+            if name in table:
+                table[name] = HOSTILE[0]
+        table.to_csv(path, index=False)
+    for name in ("latest.parquet", "forecasts.parquet"):
+        pd.read_parquet(directory / name).replace({"model": renamed}).to_parquet(directory / name)
+    texts = ("job", "champion_reason", "data_version", "code_version", "command", "created_at", "seed")
+    change_summary(
+        directory, champion=HOSTILE[0], best_baseline="<b>&amp;</b>", **dict.fromkeys(texts, HOSTILE[3])
+    )
+    change_summary(directory, versions={HOSTILE[0]: HOSTILE[3]}, mlflow={HOSTILE[3]: HOSTILE[0]})
+    return directory
+
+
+def test_hostile_names_are_text(copy: Path) -> None:
+    html = render(with_hostile_names(copy))
+    outside = re.sub(r"(?s)<script>/\*\*.*?</script>", "", html)
+    assert "<script>alert" not in html
+    assert "<img" not in outside
+    page = Page(html)
+    assert len(page.scripts) == 3
+    assert {tag for tag, _, _ in page.attributes}.isdisjoint({"img", "iframe", "object"})
+    rows = page.tables["Forecast by symbol and horizon"][2:]
+    assert [row[0].rsplit(" ", 3)[0] for row in rows[::3]] == list(HOSTILE)
+    models = [
+        row[0] for row in page.tables["CRPS ratio to the best baseline, coverage and direction by horizon"]
+    ]
+    assert {f"{HOSTILE[0]} champion", HOSTILE[3], "<b>&amp;</b> best baseline"} <= set(models)
+    drawn = json.dumps(page.figures())
+    assert "&lt;script&gt;" in drawn
+    assert "<script" not in drawn
+    assert "<img" not in drawn
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    text = Page(render(copy)).text
+    assert f"{name} is missing." in text
+    assert "Limits" in text
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_empty_or_broken_file_still_gives_a_page(copy: Path, name: str) -> None:
+    path = copy / name
+    if path.suffix == ".parquet":
+        pd.read_parquet(path).iloc[:0].to_parquet(path)
+    elif path.suffix == ".csv":
+        path.write_text(path.read_text("utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    else:
+        path.write_text("{}", encoding="utf-8")
+    assert "Limits" in render(copy)
+    path.write_text("", encoding="utf-8")
+    text = Page(render(copy)).text
+    assert "Limits" in text
+    if name not in ("findings.csv", "failures.csv"):
+        assert re.search(f"{name} (is empty|cannot be read)", text)
+    if path.suffix == ".csv":
+        path.write_text("other\n1\n", encoding="utf-8")
+        assert f"{name} lacks the columns" in Page(render(copy)).text
+
+
+def test_no_file_at_all_still_gives_a_page(tmp_path: Path) -> None:
+    page = Page(render(tmp_path))
+    for name in FILES:
+        assert f"{name} is missing." in page.text
+    assert "No verdict" in page.text
+    assert "No champion is named in the results." in page.text
+    assert page.figures() == {}
+
+
+def test_a_directory_is_needed(tmp_path: Path) -> None:
+    message = "a report is made from a directory of finished results. Received: .*nowhere"
+    with pytest.raises(ParameterError, match=message):
+        write_report(tmp_path / "nowhere", tmp_path / "report.html")
+
+
+def test_scores_of_nan_are_gaps(copy: Path) -> None:
+    for name in ("scores.csv", "verdict.csv"):
+        table = pd.read_csv(copy / name)
+        for column in {"value", "crps_ratio", "p_value", "smallest_detectable"} & set(table):
+            table[column] = float("nan")
+        table.to_csv(copy / name, index=False)
+    latest = pd.read_parquet(copy / "latest.parquet").assign(close=float("nan"))
+    latest.loc[latest["symbol"] == "WTI", "q0.5"] = float("nan")
+    latest.to_parquet(copy / "latest.parquet")
+    forecasts = pd.read_parquet(copy / "forecasts.parquet")
+    forecasts.assign(y=float("nan")).to_parquet(copy / "forecasts.parquet")
+    page = Page(render(copy))
+    assert "nan" not in page.text.lower().replace("finance", "")
+    assert "No CRPS ratio is known" in page.text
+    assert "holds no known outcome of" in page.text
+    assert "1 symbol has no last close: returns are shown, prices are not." in page.text
+    assert "There is no forecast for WTI in the results" in page.text
+
+
+def test_verdict_missing_leaves_ratios_from_scores(copy: Path, results: Path) -> None:
+    (copy / "verdict.csv").unlink()
+    rows = Page(render(copy)).tables["CRPS ratio to the best baseline, coverage and direction by horizon"][2:]
+    verdict = pd.read_csv(results / "verdict.csv").set_index(["model", "horizon"])["crps_ratio"]
+    for row in rows:
+        name = re.split(" (?:champion|best)", row[0])[0]
+        assert [cell.split(" ", 1) for cell in row[1:10:3]] == [
+            [f"{verdict[name, h]:.4f}", "no verdict"] for h in HORIZONS
+        ]
+
+
+def test_tickers_that_look_like_values_stay_text(copy: Path) -> None:
+    symbols = ["NA", "TRUE", "0700", "null"]
+    with_symbols(copy, symbols)
+    pd.DataFrame({"symbol": ["NaN"], "reason": ["None"]}).to_csv(copy / "failures.csv", index=False)
+    page = Page(render(copy))
+    rows = page.tables["Forecast by symbol and horizon"][2:]
+    assert [row[0].rsplit(" ", 3)[0] for row in rows[::3]] == symbols
+    assert page.tables["Symbols left out, and why"][1:] == [["NaN", "None"]]
+    assert not any(row[8] == style.MISSING for row in rows)
+
+
+def test_a_thousand_symbols_stay_small(copy: Path) -> None:
+    symbols = [f"SYMBOL-{index:04d}" for index in range(1_100)]
+    with_symbols(copy, symbols)
+    findings = pd.read_csv(copy / "findings.csv").head(1)
+    pd.concat([findings.assign(symbol=symbol) for symbol in symbols]).to_csv(
+        copy / "findings.csv", index=False
+    )
+    html = render(copy)
+    assert len(html.encode()) < SIZE_LIMIT
+    page = Page(html)
+    rows = page.tables["Forecast by symbol and horizon"][2:]
+    assert len(rows) == 3_000
+    assert [row[0][:11] for row in rows[::3]] == symbols[:1_000]
+    assert "The first 1,000 of 1,100 symbols; all are in latest.parquet." in page.text
+    assert "12 of 1,100 symbols are drawn, the first 12 of the job; all others are in the table." in page.text
+    assert "The first 200 of 1,100; all are in findings.csv." in page.text
+
+
+def test_one_broken_model_and_one_broken_quantile(copy: Path) -> None:
+    verdict = pd.read_csv(copy / "verdict.csv")
+    verdict.loc[verdict["model"] == "zero", "crps_ratio"] = 5_000.0
+    verdict.to_csv(copy / "verdict.csv", index=False)
+    latest = pd.read_parquet(copy / "latest.parquet")
+    latest["q0.99"] = latest["q0.975"] = 2_000.0
+    latest.to_parquet(copy / "latest.parquet")
+    page = Page(render(copy))
+    assert "5,000.0000" in page.text
+    assert "lie beyond the right edge" in page.text
+    assert page.figures()["figure-1"]["data"][1]["y"][1:] == [None] * 3
+
+
+# The style
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e9, max_value=1e9)
+
+
+@given(FINITE)
+def test_written_numbers_read_back(value: float) -> None:
+    def read(text: str) -> float:
+        return float(text.replace(",", "").rstrip("%"))
+
+    assert abs(read(style.percent(value)) / 100 - value) <= 0.5000001e-4 + 1e-12 * abs(value)
+    assert abs(read(style.signed_percent(value)) / 100 - value) <= 0.5000001e-4 + 1e-12 * abs(value)
+    assert abs(read(style.ratio(value)) - value) <= 0.5000001e-4 + 1e-12 * abs(value)
+    # Two decimals from one upwards; below it four significant digits, at most ten decimals.
+    price_error = 0.005 if abs(value) >= 1 else max(0.0005 * abs(value), 0.5e-10)
+    assert abs(read(style.price(value)) - value) <= 1.000001 * price_error
+    for text in (style.percent(value), style.signed_percent(value), style.ratio(value)):
+        assert text.startswith("-") == (value < 0 and read(text) != 0)
+    assert style.signed_percent(value).startswith("+") == (read(style.percent(value)) > 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), None])
+def test_what_is_no_number_is_a_dash(value: float | None) -> None:
+    functions = (
+        style.percent,
+        style.signed_percent,
+        style.ratio,
+        style.price,
+        style.count,
+        style.seconds,
+        style.p_value,
+    )
+    assert {function(value) for function in functions} == {style.MISSING}
+
+
+def test_examples_of_numbers() -> None:
+    assert style.percent(0.012345) == "1.23%"
+    assert style.signed_percent(0.012345) == "+1.23%"
+    assert style.signed_percent(-1e-9) == "0.00%"
+    assert style.ratio(0.98765) == "0.9877"
+    assert style.price(1234567.891) == "1,234,567.89"
+    assert style.price(0.00123456) == "0.001235"
+    assert style.p_value(1e-7) == "< 0.0001"
+    assert style.p_value(0.05) == "0.0500"
+    assert style.count(7391.0) == "7,391"
+    assert style.seconds(61.84) == "61.8"
+    assert style.seconds(1834.2) == "1,834"
+
+
+@given(st.text())
+def test_plotly_text_holds_no_markup(text: str) -> None:
+    escaped = style.plotly_text(text)
+    assert "<" not in escaped
+    assert ">" not in escaped
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2."""
+    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("palette", [style.LIGHT, style.DARK], ids=["light", "dark"])
+def test_colours_are_readable(palette: style.Palette) -> None:
+    for ground in (palette.page, palette.paper):
+        assert contrast(palette.ink, ground) >= 7
+        assert contrast(palette.muted, ground) >= 4.5
+        assert contrast(palette.blue, ground) >= 4.5
+        for mark in (palette.vermillion, palette.green, palette.grey):
+            assert contrast(mark, ground) >= 3
+    # In grey the bands still darken (or lighten) towards the middle, and the close stands out of the innermost.
+    steps = [contrast(band, palette.paper) for band in (palette.band_95, palette.band_80, palette.band_50)]
+    assert steps[0] >= 1.15
+    assert steps[1] >= 1.25 * steps[0]
+    assert steps[2] >= 1.25 * steps[1]
+    assert contrast(palette.ink, palette.band_50) >= 3
+
+
+def test_every_light_colour_has_one_dark_one() -> None:
+    assert len(style.dark_of_light()) == len(asdict(style.LIGHT))
+    assert set(VERDICTS) == set(style.VERDICT_MARKS)
+    assert len({glyph for glyph, _ in style.VERDICT_MARKS.values()}) == len(VERDICTS)
+
+
+VERDICTS = ("better", "as good as", "cannot tell", "worse", "best baseline")
+
+
+# The browser
+
+
+@pytest.mark.skipif(chromium() is None, reason="no Chromium is installed: apt-get install chromium")
+@pytest.mark.parametrize(
+    ("kind", "widths"), [("plain", (1440, 390)), ("hostile", (390,)), ("nothing", (1440,))]
+)
+def test_a_browser_shows_it_whole(kind: str, widths: tuple[int, ...], copy: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import Request, sync_playwright
+
+    if kind == "hostile":
+        with_hostile_names(copy)
+    if kind == "nothing":
+        shutil.rmtree(copy)
+        copy.mkdir()
+    address = write_report(copy, tmp_path / "report.html").as_uri()
+    faults: list[str] = []
+
+    def note_request(request: Request) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            faults.append(f"request: {request.url}")
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
+        for width in widths:
+            view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="light")
+            view.on("console", lambda message: faults.append(f"console {message.type}: {message.text}"))
+            view.on("pageerror", lambda error: faults.append(f"error: {error}"))
+            view.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
+            view.on("request", note_request)
+            view.goto(address)
+            charts = view.locator("[data-figure]")
+            for mode, colours in (("light", style.LIGHT), ("dark", style.DARK)):
+                view.emulate_media(color_scheme=mode)
+                for index in range(charts.count()):
+                    charts.nth(index).scroll_into_view_if_needed()
+                    charts.nth(index).locator(".main-svg").first.wait_for()
+                assert view.locator("[data-drawn]").count() == charts.count()
+                assert view.evaluate("document.documentElement.scrollWidth") == width
+                page_colour = view.evaluate("getComputedStyle(document.body).backgroundColor")
+                assert page_colour == "rgb({}, {}, {})".format(*bytes.fromhex(colours.page[1:]))
+                papers = view.locator(".main-svg:first-child").evaluate_all(
+                    "all => all.map(svg => svg.style.background)"
+                )
+                assert set(papers) <= {"rgb({}, {}, {})".format(*bytes.fromhex(colours.paper[1:]))}
+            if kind == "hostile":
+                ticks = {tick.rstrip("…") for tick in view.locator(".ytick text").all_text_contents()}
+                assert HOSTILE[0][:23] in ticks
+            if kind == "plain":
+                # The reader's choice wins over the system's.
+                view.get_by_role("button", name="Light mode").click()
+                assert view.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
+            view.close()
+        browser.close()
+    assert faults == []
+
+
+@pytest.mark.slow
+def test_a_run_of_full_length(tmp_path: Path) -> None:
+    html = render(write_results(tmp_path / "full"))
+    assert len(html.encode()) < SIZE_LIMIT
+    page = Page(html)
+    assert len(page.tables["CRPS ratio to the best baseline, coverage and direction by horizon"]) == 2 + len(
+        MODELS
+    )
+    assert len(page.figures()) == 3 + 4 * len(HORIZONS)
