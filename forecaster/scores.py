@@ -143,7 +143,17 @@ def score_table(forecasts: pd.DataFrame) -> pd.DataFrame:
         Columns ``model, symbol, horizon, metric, value``; the symbol ``*`` pools all rows. Metrics: ``crps``,
         ``pinball_<level>``, ``coverage_<percent>``, ``winkler_<percent>``, ``rmse`` (of the mean), ``mae``
         (of the median), ``direction``, ``direction_base_rate`` and ``origins``, the number of rows scored.
+
+    Raises
+    ------
+    ParameterError
+        If a quantile column is missing, or a symbol is named ``*``.
     """
+    if (forecasts["symbol"] == POOLED).any():
+        raise ParameterError(
+            f"the symbol {POOLED!r} stands for all symbols in a table of scores. Received: forecasts of a "
+            "symbol of that name; rename it"
+        )
     known = forecasts[np.isfinite(forecasts["y"].to_numpy(dtype=np.float64))]
     rows = row_scores(known).drop(columns="pit")
     rows.insert(0, "origins", 1.0)
