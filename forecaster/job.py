@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -48,7 +49,7 @@ Share = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 
 def _iso_date(value: object) -> object:
     """Take YYYY-MM-DD alone: pydantic would read 20080101 as seconds since 1970."""
-    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value.strip()):
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
         raise ValueError("a date is written YYYY-MM-DD")
     return value
 
@@ -69,7 +70,7 @@ class Spec(BaseModel):
             return data
         for key in data:
             if key not in cls.model_fields:
-                raise ValueError(f"unknown key {key!r}{_nearest(str(key), list(cls.model_fields))}")
+                raise ValueError(f"unknown key {_shown(key)}{_nearest(str(key), list(cls.model_fields))}")
         return data
 
 
@@ -130,6 +131,10 @@ class Strategy(Spec):
     def kernel(self, width: int) -> tuple[int, int]:
         """Height and width of the first kernel, if it spans ``width`` sessions."""
         return (1, width)
+
+    def span(self, width: int) -> int:
+        """Sessions of the window that the first kernel spans."""
+        return width
 
 
 class RowStrategy(Strategy):
@@ -268,6 +273,10 @@ class ControlStrategy(Strategy):
     def kernel(self, width: int) -> tuple[int, int]:
         """Height and width of the first kernel, if it spans ``width`` sessions."""
         return (1, self.rows * width)
+
+    def span(self, width: int) -> int:
+        """Sessions of the window that the first kernel spans."""
+        return self.rows * width
 
     @property
     def description(self) -> str:
@@ -471,12 +480,7 @@ class ConvolutionModel(ModelSpec):
 
     def receptive_field(self) -> int:
         """Sessions that the two convolutions span; the second has dilation two."""
-        first = (
-            max(self.strategy.kernel(self.kernel))
-            if not isinstance(self.strategy, ParallelStrategy)
-            else self.kernel
-        )
-        return first + 2 * (self.kernel - 1)
+        return self.strategy.span(self.kernel) + 2 * (self.kernel - 1)
 
     def build(self, lookback: int, seed: int) -> Forecaster:
         """Make the model."""
@@ -543,7 +547,7 @@ class Job(Spec):
     """Models to compare, the simplest first where they are otherwise equal."""
     minimum_coverage: Share = 0.5
     """Share of the symbols that must succeed; below it the job ends with exit code 1."""
-    seed: NonNegativeInt = 7
+    seed: int = Field(7, ge=0, lt=2**32)
     """Seed of everything random."""
     workspace: str = "workspace"
     """Folder of results and of the tracking store, relative to where the command runs."""
@@ -569,8 +573,8 @@ class Job(Spec):
 
     @property
     def warm_up(self) -> int:
-        """Sessions that every origin needs up to itself: the most that any model asks for."""
-        return max(model.history(self.lookback) for model in self.models)
+        """Sessions that every origin needs: the lookback, or the most that any model asks for."""
+        return max(self.lookback, *(model.history(self.lookback) for model in self.models))
 
     @property
     def minimum_sessions(self) -> int:
@@ -585,22 +589,31 @@ class Job(Spec):
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that leaves every plain scalar text: ON, NO, TRUE and 0700 are tickers, not numbers."""
+    """A loader of text, lists and mappings: ON, NO, TRUE and 0700 are tickers, not numbers."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        # Here and not at construction, which merges (`<<`) change: an override is no repetition.
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is text", key.start_mark)
+            if key.tag != _MERGE and key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    None, None, f"the key {_shown(key.value)} stands twice", key.start_mark
                 )
             seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
+        return node
 
 
+_MERGE = "tag:yaml.org,2002:merge"
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:merge"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == _MERGE]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.yaml_constructors = {
+    tag: yaml.SafeLoader.yaml_constructors[tag]
+    for tag in (*(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")), None)
 }
 
 
@@ -620,12 +633,12 @@ def parse_job(text: str, where: str) -> Job:
         With the path of the setting, what was given, and what is allowed.
     """
     try:
-        # The loader is derived from SafeLoader: it makes text, lists and mappings, and nothing else.
         data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise JobError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from None
+        said = ", ".join(_shorten(part) for part in (error.context, error.problem) if part)
+        raise JobError(f"{where}{line}: not valid YAML: {said}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise JobError(f"{where}: not valid YAML: {_one_line(error)}") from None
     if not isinstance(data, dict):
@@ -657,22 +670,36 @@ def load_job(path: Path) -> Job:
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of the job file, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Job.model_json_schema()
+    schema = Job.model_json_schema()
+    for definition in schema["$defs"].values():
+        if "kind" in definition["properties"]:
+            definition["properties"]["kind"]["description"] = definition["description"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def _shorten(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+# Not `repr`: a few aliases of aliases stand for more text than memory holds.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring = 2, 80
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return _shorten(_SHORT.repr(value))
 
 
 def _explain(error: ValidationError, data: object) -> str:
     """Say the first error in one line: path, what was given, what is allowed."""
     errors = error.errors()
     first = errors[0]
+    # A list whose only entry is wrong is also said to be too short.
+    others = [other for other in errors[1:] if other["loc"] != first["loc"][: len(other["loc"])]]
     path, value = "", data
     for step in first["loc"]:
         # The location also names the branches of unions, which are no keys of the document.
@@ -682,6 +709,10 @@ def _explain(error: ValidationError, data: object) -> str:
             path, value = f"{path}[{step}]", value[step] if step < len(value) else None
     context = first.get("ctx", {})
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] != "value_error":
+        # YAML has lists and mappings where pydantic speaks of Python's types.
+        message = message.replace("Tuple", "List").replace("tuple", "list")
+        message = re.sub("dictionary( or object to extract fields from)?", "mapping", message)
     if first["type"] == "missing":
         missing = str(first["loc"][-1])
         path, message = f"{path}.{missing}" if path else missing, "this setting is required"
@@ -690,11 +721,12 @@ def _explain(error: ValidationError, data: object) -> str:
         text = f"{path}: a `kind` is required. Received: {_shown(value)}"
     elif first["type"] == "union_tag_invalid":
         allowed = [name.strip("'") for name in str(context["expected_tags"]).split(", ")]
-        text = f"{path}.kind: unknown kind {context['tag']!r}{_nearest(str(context['tag']), allowed)}"
+        text = f"{path}.kind: unknown kind {_shown(context['tag'])}{_nearest(str(context['tag']), allowed)}"
     elif message.startswith("unknown key"):
         text = f"{path}: {message}" if path else message
     else:
-        shown = "" if isinstance(value, Mapping) else f". Received: {_shown(value)}"
+        # Our own rules about a whole mapping say themselves what they received.
+        ours_of_mapping = first["type"] == "value_error" and isinstance(value, Mapping)
+        shown = "" if ours_of_mapping else f". Received: {_shown(value)}"
         text = f"{path}: {message}{shown}" if path else f"{message}{shown}"
-    more = len(errors) - 1
-    return text + (f" (and {more} more)" if more else "")
+    return text + (f" (and {len(others)} more)" if others else "")

@@ -24,6 +24,7 @@ __all__ = [
     "forecast_table",
     "latest_table",
     "origin_windows",
+    "require_enough",
 ]
 
 
@@ -107,6 +108,23 @@ def fit_windows(
     return Windows(panel, _rows(panel, first, last), horizons)
 
 
+def require_enough(train: Windows, session: np.datetime64) -> None:
+    """Refuse to learn from next to nothing.
+
+    Raises
+    ------
+    ParameterError
+        If fewer origins than quantiles need have known outcomes on the evening of ``session``.
+    """
+    if len(train) < ResidualQuantiles.minimum:
+        raise ParameterError(
+            f"a model learns from at least {ResidualQuantiles.minimum} origins whose outcomes are known. "
+            f"Received: {len(train)} on the evening of {session} (prices from {train.panel.calendar[0]}, "
+            f"longest horizon {max(train.horizons)}); start later, bring more history or learn from more "
+            "sessions"
+        )
+
+
 def origin_windows(
     panel: Panel, first: np.datetime64, last: np.datetime64, horizons: tuple[int, ...], warm_up: int
 ) -> Windows:
@@ -141,7 +159,7 @@ def folds(
     Raises
     ------
     ParameterError
-        If no session lies in the span, or too few outcomes are known before it.
+        If no session or no origin lies in the span, or too few outcomes are known before it.
     """
     calendar = panel.calendar
     first = int(np.searchsorted(calendar, start))
@@ -156,13 +174,14 @@ def folds(
         refit, last = calendar[begin], calendar[min(begin + refit_every, stop) - 1]
         train = fit_windows(panel, refit, horizons, warm_up, embargo, rolling)
         result.append(Fold(number, refit, train, origin_windows(panel, refit, last, horizons, warm_up)))
-    if len(result[0].train) < ResidualQuantiles.minimum:
+    require_enough(result[0].train, result[0].refit)
+    result = [fold for fold in result if len(fold.test)]
+    if not result:
         raise ParameterError(
-            f"the first refit learns from at least {ResidualQuantiles.minimum} origins whose outcomes are "
-            f"known. Received: {len(result[0].train)} before {result[0].refit} (prices from {calendar[0]}, "
-            f"warm-up {warm_up}, longest horizon {max(horizons)}); start later or bring more history"
+            f"the test span holds at least one origin. Received: none from {start} on whose series has the "
+            f"{warm_up} sessions up to it that the models need; choose other dates"
         )
-    return [fold for fold in result if len(fold.test)]
+    return result
 
 
 def backtest(models: Mapping[str, Callable[[], Forecaster]], over: Sequence[Fold]) -> Iterator[FoldForecast]:

@@ -253,3 +253,7 @@ def _show_leaderboard(result: BacktestResult) -> None:
             f"{about['fit_seconds']:.2f}",
         )
     output_console.print(table)
+
+
+if __name__ == "__main__":
+    app()

@@ -6,7 +6,7 @@ import numpy as np
 
 from forecaster.job import Job
 from forecaster.models.base import Forecaster
-from forecaster.walkforward import fit_windows
+from forecaster.walkforward import fit_windows, require_enough
 from forecaster.windows import Panel
 
 __all__ = ["fit_model"]
@@ -18,4 +18,5 @@ def fit_model(job: Job, name: str, panel: Panel, session: np.datetime64) -> Fore
     windows = fit_windows(
         panel, session, job.horizons, job.warm_up, job.backtest.embargo, job.backtest.rolling
     )
+    require_enough(windows, session)
     return spec.build(job.lookback, job.seed).fit(windows)

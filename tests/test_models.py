@@ -65,7 +65,9 @@ def build(name: str, seed: int = 3) -> Any:
 WARM_UP = LOOKBACK + 21
 
 
-def panel(change_after: np.datetime64 | None = None, symbols: tuple[str, ...] = ("AAA", "BBB", "CCC")) -> Panel:
+def panel(
+    change_after: np.datetime64 | None = None, symbols: tuple[str, ...] = ("AAA", "BBB", "CCC")
+) -> Panel:
     """Three GARCH series; optionally with every price after a session changed."""
     frames = {symbol: prices(garch(700, seed)) for seed, symbol in enumerate(symbols)}
     if change_after is not None:
