@@ -322,7 +322,7 @@ def fold(
     kernel: npt.ArrayLike,
     strategy: Lifting | Parallel,
     lookback: int,
-    mode: Mode = "same",
+    mode: Mode | tuple[Mode, Mode] = "same",
     boundary: Boundary = "fill",
     fill_value: float = 0.0,
     convention: Convention = "tensorflow",
@@ -342,7 +342,7 @@ def fold(
     lookback : int
         Sessions of a window, without the history.
     mode, boundary, fill_value, stride, dilation
-        As for ``convolve``.
+        As for ``convolve``; a lifting also takes a mode for rows and one for columns: ("valid", "same").
     convention : {"tensorflow", "correlation", "convolution"}
         See the module's text. The default is what a Keras layer computes.
     bias : array-like of shape (filters,), optional
@@ -371,16 +371,15 @@ def fold(
     lookback = check_integer("lookback", lookback, 1)
     check_choice("convention", convention, get_args(Convention))
     fill = float(as_finite("fill_value", fill_value, [()]))
-    row_mode: Mode = mode
     parallel = isinstance(strategy, Parallel)
     strides, dilations = _pair("stride", stride, parallel), _pair("dilation", dilation, parallel)
     if isinstance(strategy, Parallel):
         # The filters of a bank are the rows of one kernel of full height, with output channels of their own.
         bank = taps if strategy.axis == "rows" else taps.swapaxes(0, 1)
-        lifting, row_mode = _rows_of(strategy, bank, lookback), "valid"
+        lifting, modes = _rows_of(strategy, bank, lookback), ("valid", mode)
         taps = _join(bank[:, ::-1] if convention == "convolution" else bank, strategy.aggregate)
     else:
-        lifting = strategy
+        lifting, modes = strategy, mode if isinstance(mode, tuple) and len(mode) == 2 else (mode, mode)
         _check_lifting("strategy", lifting)
         taps = taps[::-1, ::-1] if convention == "convolution" else taps
     if not isinstance(lifting, Placement):
@@ -398,10 +397,10 @@ def fold(
 
     lags = lifting.row_lags(lookback)
     over_rows, _ = _sources(
-        "row", size[0], taps.shape[0], row_mode, boundary, convention, strides[0], dilations[0]
+        "row", size[0], taps.shape[0], modes[0], boundary, convention, strides[0], dilations[0]
     )
     over_columns, before = _sources(
-        "column", size[1], taps.shape[1], mode, boundary, convention, strides[1], dilations[1]
+        "column", size[1], taps.shape[1], modes[1], boundary, convention, strides[1], dilations[1]
     )
     row_terms = tuple(tuple((a, lags[r]) for a, r in enumerate(row) if r >= 0) for row in over_rows.tolist())
     # Two output rows share a kernel when the same kernel rows act on them at the same lags but for one delay.
@@ -539,7 +538,7 @@ def _sources(
     axis: str,
     size: int,
     length: int,
-    mode: Mode,
+    mode: object,
     boundary: Boundary,
     convention: Convention,
     stride: int,

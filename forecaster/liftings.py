@@ -240,7 +240,7 @@ class _Placed(_Transformer):
         newest = array.shape[1] - columns
         starts = [newest - lag for lag in lags]
         step = starts[1] - starts[0] if rows > 1 else 1
-        if step == 0 and len(set(starts)) == 1:
+        if step == 0:
             first = placed[:, starts[0] : starts[0] + 1]
             return np.broadcast_to(first, (array.shape[0], rows, *first.shape[2:]))
         if starts == [starts[0] + step * row for row in range(rows)]:

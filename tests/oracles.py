@@ -24,7 +24,7 @@ def correlate_windows(
     lifted: npt.ArrayLike,
     kernel: npt.ArrayLike,
     bias: npt.ArrayLike | None = None,
-    padding: str = "valid",
+    padding: str | tuple[str, str] = "valid",
     strides: tuple[int, int] = (1, 1),
     dilation: tuple[int, int] = (1, 1),
     boundary: str = "fill",
@@ -33,13 +33,15 @@ def correlate_windows(
     """What a Keras ``Conv2D`` computes, in float64: correlation with TensorFlow's padding.
 
     ``lifted`` is (n, rows, columns, channels), ``kernel`` (height, width, channels, filters), the answer
-    (n, output rows, output columns, filters). Beyond Keras: padding ``full`` and boundaries other than zeros.
+    (n, output rows, output columns, filters). Beyond Keras: padding ``full``, a padding for rows and one for
+    columns, and boundaries other than zeros.
     """
     images = np.asarray(lifted, dtype=np.float64)
     weights = np.asarray(kernel, dtype=np.float64)
     height, width, _, filters = weights.shape
-    rows = tensorflow_padding(images.shape[1], height, strides[0], dilation[0], padding)
-    columns = tensorflow_padding(images.shape[2], width, strides[1], dilation[1], padding)
+    pads = (padding, padding) if isinstance(padding, str) else padding
+    rows = tensorflow_padding(images.shape[1], height, strides[0], dilation[0], pads[0])
+    columns = tensorflow_padding(images.shape[2], width, strides[1], dilation[1], pads[1])
     around = [(0, 0), rows, columns, (0, 0)]
     if boundary == "fill":
         padded = np.pad(images, around, constant_values=fill_value)

@@ -256,7 +256,7 @@ def test_input_is_left_alone_and_any_number_type_gives_float64() -> None:
     data=st.data(),
     lifting=PLACEMENTS,
     lookback=st.integers(1, 9),
-    mode=MODES,
+    mode=st.one_of(MODES, st.tuples(MODES, MODES)),
     boundary=BOUNDARIES,
     fill=st.sampled_from([0.0, -1.5]),
     stride=PAIRS,
@@ -277,7 +277,8 @@ def test_fold_is_the_2d_kernel_on_the_lifted_window(
     filters: int,
 ) -> None:
     size = lifting.shape(lookback)
-    lengths = [draw_length(data, n, d, mode) for n, d in zip(size, dilation, strict=True)]
+    modes = (mode, mode) if isinstance(mode, str) else mode
+    lengths = [draw_length(data, n, d, m) for n, d, m in zip(size, dilation, modes, strict=True)]
     kernel = rng().standard_normal((*lengths, channels, filters))
     bias = rng().standard_normal(filters)
     windows = rng().standard_normal((2, lookback + lifting.history, channels))
@@ -290,7 +291,7 @@ def test_fold_is_the_2d_kernel_on_the_lifted_window(
     folding = fold(kernel, lifting, lookback, mode, boundary, fill, "tensorflow", stride, dilation, bias)
     close(folding.apply(windows), expected)
     check_structure(folding)
-    if mode == "valid":
+    if modes[1] == "valid":
         assert folding.complete_columns == range(folding.shape[1])
 
 
@@ -720,6 +721,14 @@ def test_dense_of_a_kernel_without_taps_is_empty() -> None:
             lambda: convolve(X, CROSS, Parallel(lifting=Replicate(rows=4))),
             "Parallel: a kernel must have one filter for each of the 4 rows of its lifting. "
             "Received: 3 filters.",
+        ),
+        (
+            lambda: fold(CROSS, Parallel(), 8, mode=("valid", "same")),
+            "mode must be one of 'full', 'same', 'valid'. Received: ('valid', 'same').",
+        ),
+        (
+            lambda: fold(CROSS, Row(), 8, mode=("same", "same", "valid")),  # type: ignore[arg-type]
+            "mode must be one of 'full', 'same', 'valid'. Received: ('same', 'same', 'valid').",
         ),
         (lambda: fold(CROSS, Row(), 0), "lookback must be an integer of at least 1. Received: 0."),
         (
