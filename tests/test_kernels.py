@@ -44,7 +44,7 @@ TOO_LARGE = (
     "mode 'valid' needs a kernel no larger than the lifted array in rows and in columns. "
     "Received: {}, dilation included; use 'same' or 'full'."
 )
-thorough = settings(max_examples=300, deadline=None)
+thorough = settings(max_examples=300)
 
 
 def rng() -> np.random.Generator:
@@ -366,7 +366,6 @@ def test_fold_is_convolve_on_a_bare_series(
     close(flat, expected)
 
 
-@thorough
 @given(
     lags=st.lists(st.integers(0, 9), min_size=2, max_size=4, unique=True),
     mode=MODES,
@@ -445,7 +444,6 @@ def test_replicate_same_has_as_many_distinct_rows_as_the_lesser_of_rows_and_heig
             close(one.taps[:, 0, 0], kernel[acting].sum(axis=0))
 
 
-@thorough
 @given(
     s=st.integers(1, 4),
     height=st.integers(1, 3),
@@ -480,7 +478,6 @@ def test_lagged_valid_is_one_diagonal_kernel_delayed_row_by_row(
         close(result[i], y[first : first + folding.shape[1]])
 
 
-@thorough
 @given(lags=st.lists(st.integers(0, 21), min_size=2, max_size=6, unique=True), mode=MODES, data=st.data())
 def test_any_lag_set_is_a_sum_of_shifted_rows(lags: list[int], mode: Any, data: st.DataObject) -> None:
     height = data.draw(st.integers(1, len(lags)))
@@ -537,7 +534,6 @@ def test_the_maximum_of_parallel_filters_has_no_fold() -> None:
         fold(CROSS, Parallel(aggregate="max"), 12)
 
 
-@thorough
 @given(
     width=st.integers(1, 5), dilation=st.integers(1, 3), stride=st.integers(1, 3), lookback=st.integers(3, 14)
 )

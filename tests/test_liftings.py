@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
@@ -248,7 +248,6 @@ def test_row_r_of_lagged_is_the_series_delayed_by_its_lag() -> None:
     np.testing.assert_array_equal(image, [[5, 6, 7], [4, 5, 6], [0, 1, 2]])
 
 
-@settings(deadline=None)
 @given(
     lags=st.lists(st.integers(0, 30), min_size=1, max_size=6, unique=True),
     lookback=st.integers(1, 12),
@@ -264,7 +263,6 @@ def test_any_lag_set_delays_the_series(lags: list[int], lookback: int, channels:
     assert np.shares_memory(lifting(windows), windows) is bool((steps == steps[:1]).all())
 
 
-@settings(deadline=None)
 @given(rows=st.integers(1, 8), stride=st.integers(1, 7))
 def test_rows_and_stride_name_evenly_spaced_lags(rows: int, stride: int) -> None:
     assert Lagged(rows=rows, stride=stride).lag_set == tuple(stride * r for r in range(rows))
@@ -281,7 +279,6 @@ def test_calendar_fold_reads_like_a_calendar_and_ends_at_the_origin() -> None:
     assert lifting.shape(11) == (3, 5)
 
 
-@settings(deadline=None)
 @given(
     segment=st.integers(2, 12),
     hop=st.integers(1, 4),
