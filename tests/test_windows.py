@@ -1,0 +1,204 @@
+"""The panel and its windows against slow loops over each series."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from forecaster import features
+from forecaster.errors import ParameterError
+from forecaster.returns import log_returns
+from forecaster.windows import Panel, Windows
+
+Array = NDArray[np.float64]
+
+
+def prices(
+    closes: list[float] | Array, start: str = "2020-01-01", skip: tuple[int, ...] = ()
+) -> pd.DataFrame:
+    """Checked prices on every day from a start but for some."""
+    closes = np.asarray(closes, dtype=float)
+    days = pd.date_range(start, periods=len(closes) + len(skip), name="session")
+    frame = pd.DataFrame({"close": closes}, index=days.delete(list(skip)))
+    return frame.assign(dividend=0.0, split=1.0)
+
+
+@st.composite
+def price_maps(draw: st.DrawFn) -> dict[str, pd.DataFrame]:
+    """One to four series, each on a calendar of its own."""
+    result = {}
+    for symbol in draw(st.lists(st.sampled_from(["B", "A", "NA", "0700"]), min_size=1, unique=True)):
+        length = draw(st.integers(2, 15))
+        closes = draw(st.lists(st.floats(1.0, 100.0), min_size=length, max_size=length))
+        skip = draw(st.sets(st.integers(0, length - 1), max_size=3))
+        start = draw(st.sampled_from(["2020-01-01", "2020-01-05"]))
+        result[symbol] = prices(closes, start, tuple(sorted(skip)))
+    return result
+
+
+@pytest.fixture(scope="module")
+def panel() -> Panel:
+    """Two symbols of different lengths on different calendars."""
+    rng = np.random.default_rng(0)
+    walk = np.exp(np.cumsum(0.01 * rng.normal(size=60)))
+    return Panel.from_prices(
+        {"TOKYO": prices(100 * walk[:40], skip=(3, 17)), "NEWYORK": prices(50 * walk[10:], "2020-01-04")}
+    )
+
+
+def test_two_calendars_by_hand() -> None:
+    panel = Panel.from_prices(
+        {
+            "B": prices([1.0, 2.0, 4.0], "2020-01-01", skip=(1,)),
+            "A": prices([8.0, 4.0, 4.0, 2.0], "2020-01-02"),
+        }
+    )
+    two = math.log(2.0)
+    assert panel.symbols == ("A", "B")
+    assert panel.offsets.tolist() == [0, 3, 5]
+    assert panel.sessions.astype(str).tolist() == [
+        "2020-01-03", "2020-01-04", "2020-01-05", "2020-01-03", "2020-01-04",
+    ]  # fmt: skip
+    assert panel.closes.tolist() == [4.0, 4.0, 2.0, 2.0, 4.0]
+    np.testing.assert_allclose(panel.returns, [-two, 0.0, -two, two, two], atol=1e-15)
+    assert panel.series.tolist() == [0, 0, 0, 1, 1]
+    assert panel.positions.tolist() == [0, 1, 2, 0, 1]
+    assert panel.calendar.astype(str).tolist() == ["2020-01-03", "2020-01-04", "2020-01-05"]
+    assert panel.last_rows().tolist() == [2, 4]
+    assert panel.parts == [slice(0, 3), slice(3, 5)]
+    windows = Windows(panel, np.arange(5), (1, 2))
+    nan = math.nan
+    np.testing.assert_allclose(
+        windows.targets, [[0.0, -two], [-two, nan], [nan, nan], [two, nan], [nan, nan]], atol=1e-15
+    )
+
+
+@given(price_maps())
+def test_layout_is_each_series_end_to_end(frames: dict[str, pd.DataFrame]) -> None:
+    panel = Panel.from_prices(frames)
+    assert panel.symbols == tuple(sorted(frames))
+    assert len(panel) == sum(len(frame) - 1 for frame in frames.values())
+    assert panel.sessions.dtype == np.dtype("datetime64[D]")
+    for number, (symbol, part) in enumerate(zip(panel.symbols, panel.parts, strict=True)):
+        frame = frames[symbol]
+        np.testing.assert_array_equal(panel.sessions[part], frame.index.to_numpy()[1:])
+        np.testing.assert_array_equal(panel.closes[part], frame["close"].to_numpy()[1:])
+        np.testing.assert_array_equal(panel.returns[part], log_returns(frame)[1:])
+        assert panel.series[part].tolist() == [number] * (len(frame) - 1)
+        assert panel.positions[part].tolist() == list(range(len(frame) - 1))
+        np.testing.assert_array_equal(panel.volatility[part], features.ewma_volatility(panel.returns[part]))
+        np.testing.assert_array_equal(
+            panel.channels[part], features.channels(panel.returns[part], panel.volatility[part])
+        )
+        np.testing.assert_array_equal(
+            panel.har_features[part], features.har_features(panel.returns[part], panel.volatility[part])
+        )
+    days = [day for frame in frames.values() for day in frame.index[1:].to_numpy()]
+    np.testing.assert_array_equal(panel.calendar, sorted(set(days)))
+
+
+@settings(max_examples=50)
+@given(price_maps(), st.sets(st.integers(1, 6), min_size=1), st.data())
+def test_targets_are_a_slow_loop_over_prices(
+    frames: dict[str, pd.DataFrame], horizons: set[int], data: st.DataObject
+) -> None:
+    panel = Panel.from_prices(frames)
+    ahead = tuple(sorted(horizons))
+    rows = np.array(data.draw(st.lists(st.integers(0, len(panel) - 1))), dtype=np.int64)
+    windows = Windows(panel, rows, ahead)
+    expected = np.full((len(rows), len(ahead)), np.nan)
+    for place, row in enumerate(rows):
+        frame = frames[str(windows.symbols[place])]
+        closes = frame["close"].tolist()
+        origin = frame.index.tolist().index(pd.Timestamp(windows.sessions[place]))
+        assert closes[origin] == panel.closes[row]
+        for column, h in enumerate(ahead):
+            if origin + h < len(closes):
+                expected[place, column] = math.log(closes[origin + h] / closes[origin])
+    np.testing.assert_allclose(windows.targets, expected, atol=1e-12)
+
+
+def test_dividends_count_in_total_returns_alone() -> None:
+    frame = prices([10.0, 9.0, 9.0])
+    frame.loc[frame.index[1], "dividend"] = 1.0
+    total, price = Panel.from_prices({"A": frame}), Panel.from_prices({"A": frame}, "price")
+    np.testing.assert_allclose(total.returns, [0.0, 0.0], atol=1e-15)
+    np.testing.assert_allclose(price.returns, [math.log(0.9), 0.0], atol=1e-15)
+    assert total.closes.tolist() == [9.0, 9.0]
+
+
+def test_a_panel_of_nothing_is_refused() -> None:
+    with pytest.raises(ParameterError, match=r"^a panel holds at least one series\. Received: none$"):
+        Panel.from_prices({})
+
+
+def test_sequences_end_with_the_origin_newest_last(panel: Panel) -> None:
+    rows = np.array([20, 9, 49 + 9, len(panel) - 1])
+    sequences = Windows(panel, rows, (1,)).sequences(10)
+    assert sequences.shape == (4, 10, len(features.CHANNELS))
+    assert sequences.dtype == np.float32
+    for sequence, row in zip(sequences, rows, strict=True):
+        for step in range(10):
+            np.testing.assert_array_equal(sequence[step], panel.channels[row - 9 + step])
+    np.testing.assert_array_equal(sequences[:, -1], panel.channels[rows])
+
+
+def test_a_window_never_reaches_into_the_series_before(panel: Panel) -> None:
+    assert panel.offsets.tolist() == [0, 49, 88]
+    exactly = Windows(panel, np.array([9, 49 + 9]), (1,))
+    assert exactly.sequences(10).shape == (2, 10, len(features.CHANNELS))
+    with pytest.raises(ParameterError) as caught:
+        Windows(panel, np.array([30, 49 + 8, 49 + 3]), (1,)).sequences(10)
+    session = panel.sessions[49 + 8]
+    assert str(caught.value) == (
+        "every origin needs 10 sessions up to it. Received: 2 origins with fewer, the first at "
+        f"{session} of TOKYO; start later or look back less"
+    )
+
+
+def test_windows_say_where_they_are(panel: Panel) -> None:
+    rows = np.array([87, 3, 50])
+    windows = Windows(panel, rows, (1, 4, 21))
+    assert len(windows) == 3
+    assert windows.symbols.tolist() == ["TOKYO", "NEWYORK", "TOKYO"]
+    assert windows.series.tolist() == [1, 0, 1]
+    np.testing.assert_array_equal(windows.sessions, panel.sessions[rows])
+    np.testing.assert_array_equal(windows.volatility, panel.volatility[rows])
+    np.testing.assert_allclose(windows.scales, panel.volatility[rows][:, None] * [1.0, 2.0, math.sqrt(21)])
+
+
+def test_take_keeps_origins_by_mask_and_by_position_with_their_targets(panel: Panel) -> None:
+    windows = Windows(panel, np.arange(0, 80, 7), (1, 5))
+    known = windows.targets  # computed before, so that a stale copy would show
+    mask = np.arange(len(windows)) % 3 == 1
+    for selection in (mask, np.flatnonzero(mask)):
+        taken = windows.take(selection)
+        np.testing.assert_array_equal(taken.rows, windows.rows[mask])
+        np.testing.assert_array_equal(taken.targets, known[mask])
+    assert len(windows.take(np.zeros(len(windows), dtype=bool))) == 0
+    assert windows.take(np.array([], dtype=np.int64)).targets.shape == (0, 2)
+
+
+@given(price_maps(), st.data())
+def test_select_is_the_panel_of_those_symbols(frames: dict[str, pd.DataFrame], data: st.DataObject) -> None:
+    panel = Panel.from_prices(frames)
+    assert panel.channels is panel.channels  # computed once
+    chosen = data.draw(st.lists(st.sampled_from(sorted(frames)), min_size=1, unique=True))
+    selected = panel.select(chosen)
+    alone = Panel.from_prices({symbol: frames[symbol] for symbol in chosen})
+    assert selected.symbols == alone.symbols
+    for name in ("offsets", "sessions", "closes", "returns", "volatility", "channels", "har_features"):
+        assert getattr(selected, name).tobytes() == getattr(alone, name).tobytes(), name
+
+
+def test_features_of_a_series_do_not_depend_on_its_neighbours(panel: Panel) -> None:
+    for symbol, part in zip(panel.symbols, panel.parts, strict=True):
+        alone = panel.select([symbol])
+        assert alone.channels.tobytes() == panel.channels[part].tobytes()
+        assert alone.har_features.tobytes() == panel.har_features[part].tobytes()
