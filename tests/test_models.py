@@ -9,13 +9,13 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from planted import garch, prices
 
 from forecaster import job as job_module
 from forecaster.errors import NotFittedError, ParameterError
 from forecaster.job import AnyModel, StrategySpec, parse_job
 from forecaster.walkforward import fit_windows, origin_windows
 from forecaster.windows import Panel, Windows
-from planted import garch, prices
 
 HORIZONS = (1, 5, 21)
 LOOKBACK = 32
@@ -113,7 +113,7 @@ def test_forecasts_do_not_see_the_future(model: tuple[str, Any]) -> None:
 
 
 def test_a_change_before_the_origin_is_seen(model: tuple[str, Any]) -> None:
-    """The suite can fail: the same change one session earlier reaches the forecast, or the quantiles learned."""
+    """The suite can fail: the same change at an earlier session reaches the forecast."""
     name, fitted = model
     changed = panel(change_after=WHOLE.calendar[400])
     again = build(name).fit(learnable(changed))
@@ -159,7 +159,7 @@ def test_a_saved_model_predicts_the_same_bits(model: tuple[str, Any], tmp_path: 
 
 
 def test_quantiles_are_finite_and_ordered_on_awkward_prices(model: tuple[str, Any]) -> None:
-    """Long flat runs, a 40% jump and a series that hardly moves: no NaN, no crossing (the class refuses both)."""
+    """Flat runs, a 40% jump, a series that hardly moves: no NaN, no crossing (the class refuses both)."""
     name, _ = model
     returns = garch(700, 5)
     returns[200:300] = 0.0
@@ -228,7 +228,7 @@ def test_loading_a_model_trusts_no_other_type(tmp_path: Path) -> None:
 
 
 def test_starting_tensorflow_is_silent() -> None:
-    code = "import forecaster.models.convolution.model as m, keras; keras.layers.Dense(2)(keras.ops.ones((1, 3)))"
+    code = "import forecaster.models.convolution.model, keras\nkeras.layers.Dense(2)(keras.ops.ones((1, 3)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout == ""

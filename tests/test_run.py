@@ -1,0 +1,178 @@
+"""The main job from prices to report, with MLflow and Keras for real."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forecaster.job import load_job
+from pipelines.run import RunResult, run_job
+
+JOB = """
+name: spine
+prices: {{kind: sample, symbols: [SP500, NASDAQ, WTI]}}
+lookback: 16
+horizons: [1, 5]
+backtest: {{start: 2016-01-01, end: 2017-06-30, refit_every: 252, rolling: 500}}
+models:
+  - {{kind: historical}}
+  - kind: convolution
+    name: lagged
+    kernel: 3
+    strategy: {{kind: lagged}}
+    training: {{epochs: 2}}
+workspace: {workspace}
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="module")
+def finished(workspace: Path) -> RunResult:
+    path = workspace / "spine.yaml"
+    path.write_text(JOB.format(workspace=workspace))
+    told: list[tuple[str, int, int]] = []
+    result = run_job(load_job(path), path, workspace / "out", lambda *step: told.append(step))
+    assert [step for step in told if step[0] == "lagged"], told
+    assert all(0 <= done <= total for _, done, total in told)
+    return result
+
+
+def test_the_results_are_whole(finished: RunResult, workspace: Path) -> None:
+    names = {path.name for path in (workspace / "out").iterdir()}
+    assert names == {
+        "failures.csv",
+        "findings.csv",
+        "forecasts.parquet",
+        "latest.parquet",
+        "models.csv",
+        "recent_prices.parquet",
+        "report.html",
+        "scores.csv",
+        "summary.json",
+        "verdict.csv",
+    }
+    summary = json.loads((workspace / "out" / "summary.json").read_text())
+    assert summary["backtest"]["refits"] == 2
+    assert summary["symbols"] == ["NASDAQ", "SP500", "WTI"]
+    assert len(summary["data_version"]) == len(summary["job_hash"]) == 64
+    assert summary["champion"] == finished.backtest.champion.model == "lagged"
+
+
+def test_the_latest_forecasts_start_at_the_last_bar(finished: RunResult, workspace: Path) -> None:
+    latest = pd.read_parquet(workspace / "out" / "latest.parquet")
+    last = {"SP500": "2018-12-31", "NASDAQ": "2018-12-31", "WTI": "2019-01-03"}
+    origins = latest.groupby("symbol")["origin"].agg(["min", "max"])
+    for symbol, session in last.items():
+        assert list(origins.loc[symbol]) == [pd.Timestamp(session)] * 2
+    assert set(latest["horizon"]) == {1, 5}
+    assert finished.backtest.champion.model in set(latest["model"])
+
+
+def test_the_tracking_store_holds_parents_children_and_refits(finished: RunResult, workspace: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    summary = json.loads((workspace / "out" / "summary.json").read_text())["mlflow"]
+    client = MlflowClient(summary["tracking_uri"], summary["tracking_uri"])
+    experiment = client.get_experiment_by_name("forecaster/spine/backtest")
+    runs = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
+    parents = [run for run in runs.values() if "mlflow.parentRunId" not in run.data.tags]
+    assert [run.info.run_id for run in parents] == [summary["run_id"]]
+    assert all(run.info.status == "FINISHED" for run in runs.values())
+    children = {
+        run.info.run_name: run
+        for run in runs.values()
+        if run.data.tags.get("mlflow.parentRunId") == summary["run_id"]
+    }
+    assert set(children) == {"historical", "lagged"}
+    lagged = children["lagged"]
+    assert lagged.data.params["strategy.lags"] == "[0, 1, 5, 21]"
+    scores = pd.read_csv(workspace / "out" / "scores.csv")
+    crps = scores.query("model == 'lagged' and symbol == '*' and horizon == 5 and metric == 'crps'")["value"]
+    assert lagged.data.metrics["crps_h5"] == pytest.approx(float(crps.iloc[0]), rel=1e-12)
+    folds = [run for run in runs.values() if run.data.tags.get("mlflow.parentRunId") == lagged.info.run_id]
+    assert len(folds) == 2
+    assert {"crps_h1", "crps_h5", "fit_seconds"} <= set(folds[0].data.metrics)
+    artifacts = {artifact.path for artifact in client.list_artifacts(summary["run_id"])}
+    assert {"report.html", "scores.csv", "forecasts.parquet"} <= artifacts
+
+
+def test_the_champion_loads_in_a_fresh_process_and_predicts_the_same(
+    finished: RunResult, workspace: Path
+) -> None:
+    summary = json.loads((workspace / "out" / "summary.json").read_text())
+    prices = pd.concat(
+        frame[["close"]].reset_index().assign(symbol=symbol)
+        for symbol, frame in finished.backtest.data.prices.frames.items()
+    )
+    prices.to_parquet(workspace / "prices.parquet", index=False)
+    code = (
+        "import mlflow, pandas, sys\n"
+        "mlflow.set_tracking_uri(sys.argv[1])\n"
+        "model = mlflow.pyfunc.load_model('models:/forecaster-spine@champion')\n"
+        "model.predict(pandas.read_parquet(sys.argv[2])).to_parquet(sys.argv[3])\n"
+    )
+    arguments = [summary["mlflow"]["tracking_uri"], workspace / "prices.parquet", workspace / "again.parquet"]
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, timeout=300)
+    latest = pd.read_parquet(workspace / "out" / "latest.parquet")
+    mine = latest[latest["model"] == summary["champion"]].reset_index(drop=True)
+    again = pd.read_parquet(workspace / "again.parquet")
+    assert list(again.columns) == list(mine.columns)
+    for column in ("symbol", "horizon", "close", *[name for name in mine if name.startswith("q")]):
+        assert np.array_equal(again[column].to_numpy(), mine[column].to_numpy()), column
+
+
+def test_a_registered_model_holds_no_pickle(finished: RunResult, workspace: Path) -> None:
+    stored = [path.name for path in (workspace / "mlartifacts").rglob("*") if path.is_file()]
+    assert "job.json" in stored
+    assert not [name for name in stored if name.endswith((".pkl", ".pickle", ".joblib"))]
+
+
+def test_a_second_run_moves_the_aliases(finished: RunResult, workspace: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    path = workspace / "spine.yaml"
+    run_job(load_job(path), path, workspace / "second", lambda *_: None)
+    summary = json.loads((workspace / "second" / "summary.json").read_text())["mlflow"]
+    client = MlflowClient(summary["tracking_uri"], summary["tracking_uri"])
+    assert str(client.get_model_version_by_alias("forecaster-spine", "champion").version) == "2"
+    assert str(client.get_model_version_by_alias("forecaster-spine", "previous").version) == "1"
+    for name in ("forecasts.parquet", "latest.parquet", "scores.csv"):
+        assert (workspace / "second" / name).read_bytes() == (workspace / "out" / name).read_bytes()
+
+
+def test_a_failed_run_is_marked(workspace: Path, finished: RunResult) -> None:
+    from forecaster.tracking import Tracker
+
+    tracker = Tracker(workspace, "forecaster/spine/backtest")
+    with pytest.raises(ZeroDivisionError), tracker.run("broken", {}, {}) as run_id:
+        _ = 1 / 0
+    from mlflow.tracking import MlflowClient
+
+    assert MlflowClient(tracker.uri).get_run(run_id).info.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_the_quickstart_ends_well(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(root / "configs" / "quickstart.yaml")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "workspace" / "quickstart" / "report.html").exists()
+    assert "Champion: " in done.stdout
+    verdict = pd.read_csv(tmp_path / "workspace" / "quickstart" / "verdict.csv")
+    assert set(verdict["horizon"]) == {1, 5, 21}
+    scores = pd.read_csv(tmp_path / "workspace" / "quickstart" / "scores.csv").query("symbol == '*'")
+    table = scores.pivot_table(index=["model", "horizon"], columns="metric", values="value")
+    # A daily direction accuracy far above always-up would be a bug.
+    assert (table["direction"] <= table["direction_base_rate"] + 0.015).all()
+    assert ((table["coverage_80"] - 0.8).abs() < 0.06).all()
