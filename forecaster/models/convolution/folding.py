@@ -2,21 +2,22 @@
 
 Liftings repeat: most rows of a lifted map are one another's delayed copies, and the maps of neighbouring
 windows overlap. A map is therefore held as a few *sequences*, and a `Layout` that says where its elements lie
-in them. With ``y_g`` the sequences of the input and ``o_r`` the offset of its row r, a convolution gives
-output row i
+in them. With ``y_g`` the sequence and ``o_r`` the offset of input row r, a convolution gives output row i
 
-    Y_i[n] = bias + sum over the acting kernel rows a of  P_{a,g}[n + o_r],    P_{a,g} = y_g correlated with
-    K[a]
+    Y_i[n] = bias + sum over the acting kernel rows a of P_a[n + o_r],   P_a = y_g correlated with K[a]
 
-so two output rows whose acting rows have the same sequences and the same offsets but for one common delay are
-one sequence. Evenly spaced lags keep a single sequence at any depth, replicated rows too; a kernel of full
-height returns to one; zero rows at the edge, or uneven lags, set rows apart. The sums are computed in one of
-two ways, whichever costs less: by *folding* the kernel, ``kappa[m] = sum of K[a, b] over b * dilation + o_r =
-m``, or by *shift-add*, P once and then sums of its slices, whose cost does not depend on the lags.
+so two output rows whose acting rows have the same sequences, and the same offsets but for one common delay,
+are one sequence. Evenly spaced lags keep a single sequence at any depth, replicated rows too; a kernel of
+full height returns to one; zero rows at the edge, or uneven lags, set rows apart. The sums are computed in
+the way that costs least:
+
+- *fold*: correlate with the folded kernel ``kappa[m] = sum of K[a, b] over b * dilation + o_r = m``;
+- *rows-as-channels*: lay the rows that the kernel reads side by side;
+- *shift-add*: P once, then sums of its slices, whatever the lags and however many output rows.
 
 On a whole series, entry ``k`` of the sequences serves window ``k``: one pass computes every window, and a
 stride becomes the step between the entries that later layers read. On a single window only the entries that
-its map holds are kept.
+its map holds are kept and, under a head that takes the last step, only those that it depends on.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ import numpy as np
 import numpy.typing as npt
 
 from forecaster.kernels import Parallel
-from forecaster.liftings import Placement, Spectrogram
+from forecaster.liftings import CalendarFold, Column, Placement, Spectrogram
 from forecaster.models.convolution.geometry import (
     Axis,
     KernelConvolution,
+    KernelNormalization,
     KernelPooling,
     Step,
     Strategy,
@@ -41,6 +43,7 @@ from forecaster.models.convolution.geometry import (
     history_of,
     lifting_of,
     output_channels,
+    trace,
 )
 
 __all__ = ["Layout", "Program", "Stage", "Term", "compile_program"]
@@ -107,7 +110,7 @@ class Layout:
         return all(offset == 0 for _, offset in self.rows) and (self.step == 1 or self.columns == 1)
 
 
-Method = Literal["pointwise", "fold", "shift-add", "bank", "pool"]
+Method = Literal["pointwise", "fold", "rows-as-channels", "shift-add", "bank", "pool"]
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ class Program:
 
 
 def compile_program(
-    strategy: Strategy, lookback: int, steps: Sequence[Step], channels: int, *, window: bool
+    strategy: Strategy, lookback: int, steps: Sequence[Step], head: str, channels: int, *, window: bool
 ) -> Program | None:
     """Write the program of a kernel stack.
 
@@ -220,6 +223,8 @@ def compile_program(
         Sessions of a window, without the history.
     steps : sequence of Step
         As `trace` gives them.
+    head : str
+        What is kept of the last map.
     channels : int
         Channels of the series.
     window : bool
@@ -230,6 +235,11 @@ def compile_program(
     Program or None
         None when there is none for a series: a layer reads or makes something that belongs to one window.
     """
+    skipped = 0
+    if window:
+        skipped = lookback - _needed_lookback(strategy, lookback, steps, head)
+        lookback -= skipped
+        steps = trace(strategy, lookback, [step.layer for step in steps])
     rows, columns, step = _source(strategy, lookback)
     (start, *_), layout = _normalized(rows, columns, step)
     entries = lookback if isinstance(lifting_of(strategy), Spectrogram) else lookback + history_of(strategy)
@@ -247,7 +257,27 @@ def compile_program(
         layout = stage.after
         if isinstance(each.layer, KernelConvolution):
             channels = output_channels(each.layer, strategy)
-    return Program(source, start, unused, thinning, tuple(stages))
+    return Program(source, start + skipped, unused, thinning, tuple(stages))
+
+
+def _needed_lookback(strategy: Strategy, lookback: int, steps: Sequence[Step], head: str) -> int:
+    """Sessions of the lookback that the head depends on: less than all where it takes the last step."""
+    lifting = lifting_of(strategy)
+    if head != "last" or isinstance(lifting, CalendarFold):
+        return lookback
+    if isinstance(strategy, Parallel) and isinstance(lifting, Column):
+        return lookback  # a filter a session
+    needed = 1
+    for step in reversed(steps):
+        if isinstance(step.layer, KernelNormalization) and step.layer.over != "channels":
+            return lookback  # its statistics are those of the whole map
+        axis = step.rows if isinstance(strategy, Column) else step.columns
+        if axis is None:
+            continue
+        if axis.padded:
+            return lookback
+        needed = (needed - 1) * axis.stride + (axis.taps - 1) * axis.dilation + 1
+    return (needed - 1) * (lifting.hop if isinstance(lifting, Spectrogram) else 1) + 1
 
 
 def _source(strategy: Strategy, lookback: int) -> tuple[list[tuple[int, int]], int, int]:
@@ -377,14 +407,17 @@ def _with_method(stage: Stage, strategy: Strategy, channels: int, *, window: boo
     rows = len({term.tap for terms in stage.terms for term in terms})
     adding = rows * stage.before.sequences * taps * weights * correlated
     adding += summands * layer.filters * computed
-    if len({term.sequence for terms in stage.terms for term in terms}) > 1:
-        return replace(stage, method="shift-add", cost=adding)
-    size, spacing = folded_size(stage)
-    entries = _kept(stage, computed) if spacing == 1 else computed
-    folding = size * len(stage.terms) * weights * entries
-    if folding <= adding:
-        return replace(stage, method="fold", cost=folding)
-    return replace(stage, method="shift-add", cost=adding)
+    strided = _kept(stage, computed)
+    costs: dict[Method, int] = {}
+    if len({term.sequence for terms in stage.terms for term in terms}) == 1:
+        size, spacing = folded_size(stage)
+        costs["fold"] = size * len(stage.terms) * weights * (strided if spacing == 1 else computed)
+    if all(stage.terms):
+        entries = strided if stage.spacing == 1 else computed
+        costs["rows-as-channels"] = summands * taps * weights * entries
+    costs["shift-add"] = adding
+    method = min(costs, key=costs.__getitem__)
+    return replace(stage, method=method, cost=costs[method])
 
 
 def merged(stage: Stage, strategy: Parallel) -> bool:

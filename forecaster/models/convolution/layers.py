@@ -157,7 +157,7 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     def _compile(self, channels: int) -> None:
         """Choose the executions for a number of channels."""
         self._plan = self.plan(channels)
-        compiled = partial(compile_program, self.strategy, self.lookback, self._steps, channels)
+        compiled = partial(compile_program, self.strategy, self.lookback, self._steps, self.head, channels)
         window = compiled(window=True)
         assert window is not None
         self._window_program = window

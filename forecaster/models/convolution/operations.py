@@ -16,7 +16,7 @@ from scipy.signal import get_window
 
 from forecaster.kernels import Parallel
 from forecaster.liftings import Column, Lifting, Placement, Spectrogram
-from forecaster.models.convolution.folding import Layout, Program, Stage, folded_size, merged
+from forecaster.models.convolution.folding import Layout, Program, Stage, Term, folded_size, merged
 from forecaster.models.convolution.geometry import (
     Axis,
     KernelConvolution,
@@ -202,33 +202,54 @@ def normalize(
 # --- sequences --------------------------------------------------------------------------------------------
 
 
+def _part(
+    values: Tensor,
+    start: int = 0,
+    end: int = 0,
+    *,
+    sequence: int | None = None,
+    channels: slice | None = None,
+    every: int = 1,
+) -> Tensor:
+    """Cut out entries ``start`` to ``end``, of all sequences or one; ``end`` counts down from the last, 0.
+
+    Not by indexing: the gradient of TensorFlow's strided slice takes twenty times as long.
+    """
+    begin, size = [0, 0, 0, 0], [-1, -1, -1, -1]
+    if start or end:
+        begin[2], size[2] = start, ops.shape(values)[2] - start + end
+    if sequence is not None and values.shape[1] > 1:
+        begin[1], size[1] = sequence, 1
+    if channels is not None:
+        begin[3], size[3] = channels.start, channels.stop - channels.start
+    if size != [-1, -1, -1, -1]:
+        values = ops.slice(values, begin, size)
+    return values if every == 1 else values[:, :, ::every]
+
+
 def source_sequences(inputs: Tensor, program: Program, strategy: Strategy) -> Tensor:
     """Return the sequences that hold the lifted map of ``(batch, sessions, channels)``."""
     lifting = lifting_of(strategy)
     values = _spectra(inputs, lifting) if isinstance(lifting, Spectrogram) else ops.expand_dims(inputs, 1)
-    return values[:, :, program.start : _end(-program.unused) : program.thinning]
+    return _part(values, program.start, -program.unused, every=program.thinning)
 
 
-def laid_out(values: Tensor, stage: Stage) -> Tensor:
+def _laid_out(values: Tensor, stage: Stage) -> Tensor:
     """Give each row a sequence of its own, where the stage reads them so."""
-    if stage.before == stage.incoming:
-        return values
     layout = stage.incoming
-    width = (layout.columns - 1) * layout.step + 1
+    if stage.before == layout:
+        return values
+    over = layout.span - (layout.columns - 1) * layout.step
     rows = [
-        values[:, sequence, offset : offset + width : layout.step]
+        _part(values, offset, offset - over, sequence=sequence, every=layout.step)
         for sequence, offset in sorted(set(layout.rows))
     ]
-    return ops.stack(rows, axis=1)
-
-
-def _end(stop: int) -> int | None:
-    """End of a slice that leaves out the last ``-stop`` entries."""
-    return stop or None
+    return ops.concatenate(rows, axis=1)
 
 
 def _prepared(values: Tensor, stage: Stage, fill: float = 0.0) -> Tensor:
     """Pad the sequences as the layer does, and by the entries that only unread outputs would need."""
+    values = _laid_out(values, stage)
     before, after = stage.padding
     if before or after:
         values = ops.pad(values, [(0, 0), (0, 0), (before, after), (0, 0)], constant_values=fill)
@@ -237,10 +258,15 @@ def _prepared(values: Tensor, stage: Stage, fill: float = 0.0) -> Tensor:
     return values
 
 
-def _slice(stage: Stage, start: int) -> slice:
-    """Entries of the time-correlated input that one term adds."""
-    entries = stage.before.span + sum(stage.padding) + stage.excess - (len(stage.taps) - 1) * stage.spacing
-    return slice(start, _end(start + stage.reach - entries), stage.thinning)
+def _entries(stage: Stage) -> int:
+    """Entries of the prepared sequences, less one a window."""
+    return stage.before.span + sum(stage.padding) + stage.excess
+
+
+def _term(parts: Tensor, stage: Stage, term: Term, channels: slice | None = None) -> Tensor:
+    """Cut out of the time-correlated input what one term adds."""
+    end = term.start + stage.reach - _entries(stage) + (len(stage.taps) - 1) * stage.spacing
+    return _part(parts, term.start, end, sequence=term.sequence, channels=channels, every=stage.thinning)
 
 
 def convolve_sequences(values: Tensor, stage: Stage, strategy: Strategy, weights: Weights) -> Tensor:
@@ -248,53 +274,81 @@ def convolve_sequences(values: Tensor, stage: Stage, strategy: Strategy, weights
     layer = stage.step.layer
     assert isinstance(layer, KernelConvolution)
     activation = keras.activations.get(layer.activation)
-    values = _prepared(laid_out(values, stage), stage)
+    values = _prepared(values, stage)
     kernel, bias = weights["kernel"], weights.get("bias")
     if isinstance(strategy, Parallel):
         return _parallel(values, stage, strategy, kernel, bias, activation)
-    kernel = _acting(kernel, stage)
-    values = _folded(values, stage, kernel) if stage.method == "fold" else _shift_add(values, stage, kernel)
+    methods = {"fold": _fold, "rows-as-channels": _rows_as_channels, "shift-add": _shift_add}
+    values = methods[stage.method](values, stage, _acting(kernel, stage))
     return activation(values if bias is None else values + bias)
 
 
 def _acting(kernel: Tensor, stage: Stage) -> Tensor:
     """Return the kernel columns that act in time."""
-    return kernel[:, stage.taps[0] : stage.taps[-1] + 1]
+    whole = len(stage.taps) == kernel.shape[1]
+    return kernel if whole else kernel[:, stage.taps[0] : stage.taps[-1] + 1]
 
 
-def _folded(values: Tensor, stage: Stage, kernel: Tensor) -> Tensor:
+def _correlate_time(values: Tensor, kernel: Tensor, spacing: int, every: int) -> Tensor:
+    """Correlate every sequence with a kernel of ``(taps, channels, filters)``."""
+    kernel = ops.expand_dims(kernel, 0)
+    if spacing == 1:
+        return ops.conv(values, kernel, strides=(1, every), padding="valid")
+    values = ops.conv(values, kernel, padding="valid", dilation_rate=(1, spacing))
+    return values if every == 1 else values[:, :, ::every]
+
+
+def _fold(values: Tensor, stage: Stage, kernel: Tensor) -> Tensor:
     """Fold the 2D kernel inside the graph, and correlate the one sequence that it reads."""
     size, spacing = folded_size(stage)
     height, width, channels, filters = kernel.shape
-    places = np.zeros((size, len(stage.terms), height, width))
-    sequence = 0
+    count = len(stage.terms)
+    places = np.zeros((size, count, height, width))
     for number, terms in enumerate(stage.terms):
         for term in terms:
-            sequence = term.sequence
-            offset = term.start - stage.first
+            first = term.start - stage.first
             for tap in range(width):
-                places[(offset + tap * stage.spacing) // spacing, number, term.tap, tap] = 1.0
+                places[(first + tap * stage.spacing) // spacing, number, term.tap, tap] = 1.0
     kappa = ops.matmul(
         ops.convert_to_tensor(places.reshape(-1, height * width), dtype=kernel.dtype),
         ops.reshape(kernel, (height * width, channels * filters)),
     )
-    kappa = ops.transpose(ops.reshape(kappa, (size, len(stage.terms), channels, filters)), (0, 2, 1, 3))
-    kappa = ops.reshape(kappa, (size, channels, len(stage.terms) * filters))
-    entries = stage.before.span + sum(stage.padding) + stage.excess
-    stop = stage.first + stage.reach + (size - 1) * spacing - entries
-    one = values[:, sequence, stage.first : _end(stop)]
-    if spacing == 1:
-        output = ops.conv(one, kappa, strides=stage.thinning, padding="valid")
-    else:
-        output = ops.conv(one, kappa, padding="valid", dilation_rate=spacing)[:, :: stage.thinning]
-    if len(stage.terms) == 1:
-        return ops.expand_dims(output, 1)
-    output = ops.reshape(output, (-1, ops.shape(output)[1], len(stage.terms), filters))
-    return ops.transpose(output, (0, 2, 1, 3))
+    kappa = ops.reshape(kappa, (size, count, channels, filters))
+    kappa = ops.reshape(ops.transpose(kappa, (0, 2, 1, 3)), (size, channels, count * filters))
+    end = stage.first + stage.reach + (size - 1) * spacing - _entries(stage)
+    sequence = next(term.sequence for terms in stage.terms for term in terms)
+    values = _part(values, stage.first, end, sequence=sequence)
+    values = _correlate_time(values, kappa, spacing, stage.thinning)
+    if count == 1:
+        return values
+    values = ops.reshape(values, (-1, ops.shape(values)[2], count, filters))
+    return ops.transpose(values, (0, 2, 1, 3))
+
+
+def _rows_as_channels(values: Tensor, stage: Stage, kernel: Tensor) -> Tensor:
+    """Lay the rows that the kernel reads side by side as channels."""
+    height, width, channels, filters = kernel.shape
+    outputs = []
+    for terms in stage.terms:
+        rows = [
+            _part(
+                values,
+                term.start,
+                term.start + stage.reach + (width - 1) * stage.spacing - _entries(stage),
+                sequence=term.sequence,
+            )
+            for term in terms
+        ]
+        taps = [term.tap for term in terms]
+        own = kernel if taps == list(range(height)) else ops.take(kernel, np.array(taps), axis=0)
+        own = ops.reshape(ops.transpose(own, (1, 0, 2, 3)), (width, len(terms) * channels, filters))
+        joined = ops.concatenate(rows, axis=-1) if len(rows) > 1 else rows[0]
+        outputs.append(_correlate_time(joined, own, stage.spacing, stage.thinning))
+    return ops.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
 
 
 def _shift_add(values: Tensor, stage: Stage, kernel: Tensor) -> Tensor:
-    """Correlate every sequence with every kernel row, and add slices."""
+    """Correlate every sequence with every kernel row once, and add slices."""
     rows = sorted({term.tap for terms in stage.terms for term in terms})
     filters = kernel.shape[-1]
     if len(rows) < kernel.shape[0]:
@@ -305,18 +359,20 @@ def _shift_add(values: Tensor, stage: Stage, kernel: Tensor) -> Tensor:
         total = None
         for term in terms:
             place = rows.index(term.tap) * filters
-            part = parts[:, term.sequence, _slice(stage, term.start), place : place + filters]
+            part = _term(parts, stage, term, slice(place, place + filters))
             total = part if total is None else total + part
         outputs.append(total)
     shape = next(output for output in outputs if output is not None)
-    return ops.stack([ops.zeros_like(shape) if output is None else output for output in outputs], axis=1)
+    return ops.concatenate(
+        [ops.zeros_like(shape) if output is None else output for output in outputs], axis=1
+    )
 
 
 def _correlate_rows(values: Tensor, kernel: Tensor, spacing: int) -> Tensor:
     """Correlate every sequence with every row of a kernel: (batch, sequences, entries, rows * filters)."""
     rows, width, channels, filters = kernel.shape
-    flat = ops.reshape(ops.transpose(kernel, (1, 2, 0, 3)), (1, width, channels, rows * filters))
-    return ops.conv(values, flat, padding="valid", dilation_rate=(1, spacing))
+    flat = ops.reshape(ops.transpose(kernel, (1, 2, 0, 3)), (width, channels, rows * filters))
+    return _correlate_time(values, flat, spacing, 1)
 
 
 def _parallel(
@@ -334,18 +390,17 @@ def _parallel(
     if merged(stage, strategy):
         reduce = ops.mean if strategy.aggregate == "mean" else ops.sum
         values = _correlate_rows(values, reduce(bank, axis=0, keepdims=True), stage.spacing)
-        values = values[:, :, _slice(stage, terms[0].start)]
+        values = _term(values, stage, terms[0])
         return values if bias is None else values + reduce(bias, axis=0)
     parts = _correlate_rows(values, bank, stage.spacing)
     if stage.step.inputs[0] == 1:
-        parts = parts[:, 0, _slice(stage, terms[0].start)]
-        parts = ops.reshape(parts, (-1, ops.shape(parts)[1], number, filters))
+        parts = _term(parts, stage, terms[0])
     else:
         own = [
-            parts[:, term.sequence, _slice(stage, term.start), term.tap * filters : (term.tap + 1) * filters]
-            for term in terms
+            _term(parts, stage, term, slice(term.tap * filters, (term.tap + 1) * filters)) for term in terms
         ]
-        parts = ops.stack(own, axis=2)
+        parts = ops.concatenate(own, axis=-1)
+    parts = ops.reshape(parts, (-1, ops.shape(parts)[2], number, filters))
     outputs = activation(parts if bias is None else parts + bias)
     return ops.expand_dims(_aggregate(outputs, strategy), 1)
 
@@ -356,15 +411,15 @@ def pool_sequences(values: Tensor, stage: Stage) -> Tensor:
     assert isinstance(layer, KernelPooling)
     assert columns is not None
     largest = layer.statistic == "max"
-    values = _prepared(laid_out(values, stage), stage, -np.inf if largest else 0.0)
+    values = _prepared(values, stage, -np.inf if largest else 0.0)
     values = _running(values, len(stage.taps), stage.spacing, largest)
     outputs = []
     for terms in stage.terms:
-        parts = [values[:, term.sequence, _slice(stage, term.start)] for term in terms]
+        parts = [_term(values, stage, term) for term in terms]
         count = len(parts) * (_counts(columns) if any(stage.padding) else np.array([len(stage.taps)]))
         joined = _joined(parts, largest)
         outputs.append(joined if largest else joined / ops.convert_to_tensor(count[:, None], joined.dtype))
-    return ops.stack(outputs, axis=1)
+    return ops.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
 
 
 def _joined(parts: Sequence[Tensor], largest: bool) -> Tensor:
@@ -380,12 +435,12 @@ def _running(values: Tensor, count: int, spacing: int, largest: bool) -> Tensor:
     total, done, power, width = None, 0, values, 1
     while True:
         if count & width:
-            part = power[:, :, done * spacing : _end((done + width - count) * spacing)]
+            part = _part(power, done * spacing, (done + width - count) * spacing)
             total = part if total is None else _joined([total, part], largest)
             done += width
         if done == count:
             return total
-        power = _joined([power[:, :, : _end(-width * spacing)], power[:, :, width * spacing :]], largest)
+        power = _joined([_part(power, 0, -width * spacing), _part(power, width * spacing)], largest)
         width *= 2
 
 
@@ -399,7 +454,7 @@ def moments_of_sequences(
     # How often all windows together use each entry: every window adds its own counts.
     ones = ops.pad(ops.ones((1, windows, 1), dtype=values.dtype), [(0, 0), (layout.span,) * 2, (0, 0)])
     kernel = ops.convert_to_tensor(counts[:, ::-1].T[:, None, :], dtype=values.dtype)
-    uses = ops.transpose(ops.conv(ones, kernel, padding="valid"), (0, 2, 1))[..., None]
+    uses = ops.expand_dims(ops.transpose(ops.conv(ones, kernel, padding="valid"), (0, 2, 1)), -1)
     total = ops.sum(uses)
 
     def mean_of(entries: Tensor) -> Tensor:
@@ -422,14 +477,13 @@ def features_of_sequences(values: Tensor, layout: Layout, head: str, strategy: S
         over = layout.span - (layout.columns - 1) * layout.step
         parts = []
         for (sequence, offset), uses in Counter(layout.rows).items():
-            part = values[:, sequence, offset : _end(offset - over)]
-            parts.append(part if largest else part * uses)
-        joined = _joined(parts, largest)
+            part = _part(values, offset, offset - over, sequence=sequence)
+            parts.append(part if largest or uses == 1 else part * uses)
+        joined = ops.squeeze(_joined(parts, largest), axis=1)
         return joined if largest else joined / (len(layout.rows) * layout.columns)
     columns, rows = range(layout.columns), layout.rows
     if head == "last":
         rows, columns = (rows[-1:], columns) if isinstance(strategy, Column) else (rows, columns[-1:])
     steps = [(sequence, offset + column * layout.step) for sequence, offset in rows for column in columns]
-    return ops.concatenate(
-        [values[:, sequence, entry : _end(entry - layout.span)] for sequence, entry in steps], axis=-1
-    )
+    parts = [_part(values, entry, entry - layout.span, sequence=sequence) for sequence, entry in steps]
+    return ops.squeeze(ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0], axis=1)

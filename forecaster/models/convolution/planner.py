@@ -199,9 +199,9 @@ def plan(
     check_choice("execution", execution, EXECUTIONS)
     check_integer("channels", channels, 1)
     steps = trace(strategy, lookback, layers)
-    window = compile_program(strategy, lookback, steps, channels, window=True)
+    window = compile_program(strategy, lookback, steps, head, channels, window=True)
     assert window is not None
-    series = compile_program(strategy, lookback, steps, channels, window=False)
+    series = compile_program(strategy, lookback, steps, head, channels, window=False)
     if execution == "series" and series is None:
         raise impossible(steps)
     planned = _layers(strategy, lookback, steps, channels, window, series)
