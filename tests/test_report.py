@@ -289,7 +289,9 @@ def test_verdicts_that_differ_by_horizon(copy: Path) -> None:
 
 def test_champion_and_reason(page: Page, results: Path) -> None:
     reason = json.loads((results / "summary.json").read_text("utf-8"))["champion_reason"]
-    assert f"Champion: {CHAMPION}. {reason}." in page.text
+    assert f"Champion: {CHAMPION}. {reason}. Its CRPS ratio to the best baseline is " in page.text
+    ratios = pd.read_csv(results / "verdict.csv").set_index(["model", "horizon"])["crps_ratio"][CHAMPION]
+    assert f" is {ratios[1]:.4f} at 1, {ratios[5]:.4f} at 5 and {ratios[21]:.4f} at 21 sessions." in page.text
 
 
 def test_a_champion_that_is_the_best_baseline_is_set_against_the_nearest_model(copy: Path) -> None:
@@ -307,6 +309,7 @@ def test_a_direction_too_good_is_called_a_fault(copy: Path) -> None:
     scores = pd.read_csv(copy / "scores.csv")
     pooled = (scores["symbol"] == "*") & (scores["metric"] == "direction") & (scores["model"] == "mlp")
     base = scores[(scores["symbol"] == "*") & (scores["metric"] == "direction_base_rate")]["value"].iloc[0]
+    base = max(base, 1 - base)
     scores.loc[pooled, "value"] = base + 0.014
     scores.to_csv(copy / "scores.csv", index=False)
     assert "treat this as a fault" not in render(copy)
@@ -536,14 +539,14 @@ def test_a_thousand_symbols_stay_small(copy: Path) -> None:
         copy / "findings.csv", index=False
     )
     html = render(copy)
-    assert len(html.encode()) < SIZE_LIMIT
+    assert len(html.encode()) < 0.97 * SIZE_LIMIT
     page = Page(html)
     rows = page.tables["Forecast by symbol and horizon"][2:]
     assert len(rows) == 3_000
     assert [row[0][:11] for row in rows[::3]] == symbols[:1_000]
     assert "The first 1,000 of 1,100 symbols; all are in latest.parquet." in page.text
     assert "12 of 1,100 symbols are drawn, the first 12 of the job; all others are in the table." in page.text
-    assert "The first 200 of 1,100; all are in findings.csv." in page.text
+    assert "The first 100 of 1,100; all are in findings.csv." in page.text
 
 
 def test_one_broken_model_and_one_broken_quantile(copy: Path) -> None:
@@ -635,7 +638,7 @@ def test_colours_are_readable(palette: style.Palette) -> None:
         assert contrast(palette.blue, ground) >= 4.5
         for mark in (palette.vermillion, palette.green, palette.grey):
             assert contrast(mark, ground) >= 3
-    # In grey the bands still darken (or lighten) towards the middle, and the close stands out of the innermost.
+    # In grey the bands still change towards the middle, and the close stands out of the innermost.
     steps = [contrast(band, palette.paper) for band in (palette.band_95, palette.band_80, palette.band_50)]
     assert steps[0] >= 1.15
     assert steps[1] >= 1.25 * steps[0]

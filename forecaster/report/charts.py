@@ -117,16 +117,22 @@ def fan(outlook: Outlook, closes: pd.DataFrame) -> dict[str, Any]:
         hovertext=hover,
         hoverinfo="text",
     )
-    first, middle = past_x[0], past_x[len(past_x) // 2]
     dates = past["session"].dt.strftime("%Y-%m-%d").tolist()
+    ticks = {x[-1]: f"+{x[-1]}", 0: dates[-1]}
+    # Labels that would touch are left out: the origin's stays.
+    crowded = x[-1] < 0.12 * (x[-1] + len(past))
+    if crowded:
+        del ticks[x[-1]]
+    if len(past) >= 30:
+        ticks |= {past_x[index]: dates[index] for index in (0, len(past) // 2)}
     figure.update_layout(
         height=270,
+        margin={"r": 40} if crowded else {},
         xaxis={
-            "tickvals": [first, middle, 0, x[-1]] if len(past) > 2 else [0, x[-1]],
-            "ticktext": [dates[0], dates[len(dates) // 2], dates[-1], f"+{x[-1]}"]
-            if len(past) > 2
-            else [dates[-1], f"+{x[-1]}"],
-            "range": [first - 1, x[-1] + 1.5],
+            "tickvals": list(ticks),
+            "ticktext": list(ticks.values()),
+            "tickangle": 0,
+            "range": [past_x[0] - 1, x[-1] + 1.5],
             "showgrid": False,
             "ticks": "outside",
         },
@@ -226,11 +232,15 @@ def pit_histogram(densities: np.ndarray) -> dict[str, Any]:
 
 
 def _year_axis(years: Sequence[int]) -> dict[str, Any]:
+    """Make an axis of at least five years' width, so that a single year is not one huge bar."""
+    shown = list(range(min(years), max(years) + 1))
+    side = max(0.6, (5 - len(shown)) / 2 + 0.1)
     return {
+        "tickvals": shown[:: math.ceil(len(shown) / 6)],
         "tickformat": "d",
-        "nticks": 6,
+        "tickangle": 0,
         "showgrid": False,
-        "range": [min(years) - 0.6, max(years) + 0.6],
+        "range": [shown[0] - side, shown[-1] + side],
         "ticks": "outside",
     }
 

@@ -36,11 +36,11 @@ __all__ = ["FANS_SHOWN", "FORECAST_ROWS_SHOWN", "render"]
 TEMPLATES = Path(__file__).parent / "templates"
 FANS_SHOWN = 12
 FORECAST_ROWS_SHOWN = 3000
-LIST_ROWS_SHOWN = 200
-TEXT_SHOWN = 60_000
+LIST_ROWS_SHOWN = 100
+TEXT_SHOWN = 40_000
 """Characters of the job's YAML on the page."""
 DIRECTION_ALARM = 0.015
-"""A daily direction accuracy this far above always-up is more likely a fault than a finding."""
+"""A daily direction accuracy this far above a constant call is more likely a fault than a finding."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,23 @@ def _verdict_card(verdict: HorizonVerdict) -> dict[str, Any]:
     return {"verdict": verdict, "title": title, "text": text, "sure": sure if known else "", "skill": skill}
 
 
+def _champion_words(results: Results, verdicts: list[HorizonVerdict]) -> str:
+    """Say why the champion was chosen and how it stands to the best baseline."""
+    reason = results.summary.text("champion_reason").rstrip(" .")
+    words = f"{reason}." if reason else "The results do not say why."
+    if results.champion in results.baselines.values():
+        return f"{words} It is a baseline itself."
+    ratios = [
+        f"{style.ratio(verdict.champion_ratio)} at {verdict.horizon}"
+        for verdict in verdicts
+        if math.isfinite(verdict.champion_ratio)
+    ]
+    if ratios:
+        unit = "session" if ratios[-1].endswith(" at 1") else "sessions"
+        words += f" Its CRPS ratio to the best baseline is {_join(ratios)} {unit}."
+    return words
+
+
 def _fan_charts(results: Results, found: list[Outlook], figures: _Figures) -> list[Chart]:
     shown = []
     closes = dict(list(results.recent_prices.groupby("symbol")))
@@ -233,9 +250,10 @@ def _facts(results: Results, found: list[Outlook]) -> list[tuple[str, str]]:
     start, end = summary.text("backtest", "start"), summary.text("backtest", "end")
     count, refits = summary.number("backtest", "origins"), summary.number("backtest", "refits")
     backtest = f"{start or '?'} to {end or '?'}" if start or end else "not stated"
-    named = _join(symbols) if 0 < len(symbols) <= 4 else f"{len(symbols):,}"
+    named = _join(symbols) if 0 < len(symbols) <= 4 else style.count(len(symbols))
+    unit = "session" if results.horizons == (1,) else "sessions"
     facts = [
-        ("Symbols", named),
+        ("Symbols", named if symbols else "none named"),
         (
             "Horizons",
             ", ".join(str(h) for h in results.horizons) + " sessions" if results.horizons else "none",
@@ -260,14 +278,18 @@ def _facts(results: Results, found: list[Outlook]) -> list[tuple[str, str]]:
 
 def _alarms(rows: list[LeaderboardRow]) -> list[str]:
     """Name the daily direction accuracies that are too good to be true."""
-    return [
-        f"{row.model} calls the direction of one session right in {style.percent(cell.direction)} of cases, "
-        f"more than 1.5 points above always-up ({style.percent(cell.direction_base_rate)}). Daily direction "
-        "is hardly forecastable: treat this as a fault in the data or the model until it is explained."
-        for row in rows
-        for cell in row.cells
-        if cell.horizon == 1 and cell.direction > cell.direction_base_rate + DIRECTION_ALARM
-    ]
+    alarms = []
+    for row in rows:
+        for cell in row.cells:
+            constant = max(cell.direction_base_rate, 1.0 - cell.direction_base_rate)
+            if cell.horizon == 1 and cell.direction > constant + DIRECTION_ALARM:
+                alarms.append(
+                    f"{row.model} calls the direction of one session right in {style.percent(cell.direction)} of "
+                    "cases, more than 1.5 points above what one and the same call every day scores "
+                    f"({style.percent(constant)}). Daily direction is hardly forecastable: treat this as a fault "
+                    "in the data or the model until it is explained."
+                )
+    return alarms
 
 
 def _unforecast(results: Results, found: list[Outlook]) -> str:
@@ -280,13 +302,8 @@ def _unforecast(results: Results, found: list[Outlook]) -> str:
     return f"There is no forecast for {', '.join(silent[:10])}{more} in the results (latest.parquet)."
 
 
-def _short(text: str, limit: int = 300) -> str:
+def _short(text: str, limit: int = 240) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _sentence(text: str) -> str:
-    """Begin with the text as it is and end with one full stop."""
-    return text.rstrip(" .") + "."
 
 
 @cache
@@ -308,7 +325,7 @@ def _environment() -> Environment:
         style.p_value,
     )
     environment.filters |= {function.__name__: function for function in formats}
-    environment.filters |= {"sessions": sessions, "short": _short, "sentence": _sentence}
+    environment.filters |= {"sessions": sessions, "short": _short}
     environment.tests["finite"] = lambda value: isinstance(value, int | float) and math.isfinite(value)
     return environment
 
@@ -360,6 +377,7 @@ def render(results: Results) -> str:
         "facts": _facts(results, found),
         "headline": _headline(verdicts),
         "cards": [_verdict_card(verdict) for verdict in verdicts],
+        "champion_words": _champion_words(results, verdicts),
         "alarms": _alarms(rows),
         "rows": rows,
         "marks": {word: glyph for word, (glyph, _) in style.VERDICT_MARKS.items()},

@@ -85,7 +85,7 @@
       const wanted = filter.value.trim().toLowerCase();
       let shown = 0;
       for (const group of groups) {
-        group.hidden = !group.dataset.symbol.toLowerCase().includes(wanted);
+        group.hidden = !group.querySelector("th").firstChild.data.toLowerCase().includes(wanted);
         shown += !group.hidden;
       }
       status.textContent = wanted ? `${shown} of ${groups.length} symbols` : "";
