@@ -217,9 +217,8 @@ def forecast_table(model: str, windows: Windows, forecast: QuantileForecast) -> 
         Columns ``model, symbol, origin, horizon, y`` (NaN while unknown) and ``q0.01`` to ``q0.99``.
     """
     n_horizons = len(windows.horizons)
-    table = pd.DataFrame(
-        forecast.values.reshape(len(windows) * n_horizons, -1), columns=quantile_columns(), copy=False
-    )
+    columns = quantile_columns()
+    table = pd.DataFrame(forecast.values.reshape(-1, len(columns)), columns=columns)
     table.insert(0, "model", model)
     table.insert(1, "symbol", np.repeat(windows.symbols.astype(object), n_horizons))
     table.insert(2, "origin", np.repeat(windows.sessions.astype("datetime64[ms]"), n_horizons))
