@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from forecaster.kernels import Parallel
     from forecaster.liftings import Lifting
     from forecaster.models.base import Forecaster
+    from forecaster.models.convolution.geometry import KernelConvolution
     from forecaster.prices.base import Source
 
 __all__ = ["Job", "json_schema", "load_job", "parse_job"]
@@ -120,6 +121,10 @@ PricesSpec = Annotated[SamplePrices | FilesPrices, Field(discriminator="kind")]
 # Strategies
 
 
+Kernel = tuple[tuple[int, int], tuple[int, int]]
+"""Height and width of a kernel, and its dilation along both."""
+
+
 class Strategy(Spec):
     """What every strategy says of itself without making anything."""
 
@@ -128,13 +133,13 @@ class Strategy(Spec):
         """Sessions needed before the window."""
         return 0
 
-    def kernel(self, width: int) -> tuple[int, int]:
-        """Height and width of the first kernel, if it spans ``width`` sessions."""
-        return (1, width)
+    def kernels(self, width: int) -> tuple[Kernel, Kernel]:
+        """Give the size and dilation of the two convolutions, if each spans ``width`` steps of time."""
+        return ((1, width), (1, 1)), ((1, width), (1, 2))
 
     def span(self, width: int) -> int:
-        """Sessions of the window that the first kernel spans."""
-        return width
+        """Sessions of the window that the two convolutions span."""
+        return width + 2 * (width - 1)
 
 
 class RowStrategy(Strategy):
@@ -159,9 +164,9 @@ class ColumnStrategy(Strategy):
 
     kind: Literal["column"]
 
-    def kernel(self, width: int) -> tuple[int, int]:
-        """Height and width of the first kernel, if it spans ``width`` sessions."""
-        return (width, 1)
+    def kernels(self, width: int) -> tuple[Kernel, Kernel]:
+        """Give the size and dilation of the two convolutions, if each spans ``width`` steps of time."""
+        return ((width, 1), (1, 1)), ((width, 1), (2, 1))
 
     @property
     def description(self) -> str:
@@ -182,9 +187,9 @@ class ReplicateStrategy(Strategy):
     rows: PositiveInt = 3
     """Number of identical rows."""
 
-    def kernel(self, width: int) -> tuple[int, int]:
-        """Height and width of the first kernel, if it spans ``width`` sessions."""
-        return (self.rows, width)
+    def kernels(self, width: int) -> tuple[Kernel, Kernel]:
+        """Give the size and dilation of the two convolutions, if each spans ``width`` steps of time."""
+        return ((self.rows, width), (1, 1)), ((1, width), (1, 2))
 
     @property
     def description(self) -> str:
@@ -199,11 +204,15 @@ class ReplicateStrategy(Strategy):
 
 
 class LaggedStrategy(Strategy):
-    """Each row is the window delayed by a lag."""
+    """Each row is the window delayed by a lag: any set of lags, or rows evenly spaced."""
 
     kind: Literal["lagged"]
-    lags: tuple[NonNegativeInt, ...] = Field((0, 1, 5, 21), min_length=1)
-    """Delays of the rows in sessions, without repetition."""
+    lags: tuple[NonNegativeInt, ...] = ()
+    """Delays of the rows in sessions, each once; 0, 1, 5, 21 where neither they nor rows are given."""
+    rows: NonNegativeInt = 0
+    """Instead of lags: the number of rows, delayed by 0, stride, 2 * stride and so on."""
+    stride: PositiveInt = 1
+    """Sessions between the delays of neighbouring rows; goes with rows."""
 
     @field_validator("lags")
     @classmethod
@@ -212,25 +221,105 @@ class LaggedStrategy(Strategy):
             raise ValueError("lags are distinct")
         return lags
 
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Self:
+        if self.lags and self.rows:
+            raise ValueError(
+                f"give lags or rows, not both; received lags {list(self.lags)}, rows {self.rows}"
+            )
+        if self.stride > 1 and not self.rows:
+            raise ValueError(f"a stride goes with rows; received stride {self.stride} without rows")
+        return self
+
+    @property
+    def lag_set(self) -> tuple[int, ...]:
+        """Delay of each row."""
+        if self.rows:
+            return tuple(row * self.stride for row in range(self.rows))
+        return self.lags or (0, 1, 5, 21)
+
     @property
     def history(self) -> int:
         """Sessions needed before the window."""
-        return max(self.lags)
+        return max(self.lag_set)
 
-    def kernel(self, width: int) -> tuple[int, int]:
-        """Height and width of the first kernel, if it spans ``width`` sessions."""
-        return (len(self.lags), width)
+    def kernels(self, width: int) -> tuple[Kernel, Kernel]:
+        """Give the size and dilation of the two convolutions, if each spans ``width`` steps of time."""
+        return ((len(self.lag_set), width), (1, 1)), ((1, width), (1, 2))
 
     @property
     def description(self) -> str:
         """What it is, in a few words."""
-        return "rows delayed by " + ", ".join(map(str, self.lags))
+        return "rows delayed by " + ", ".join(map(str, self.lag_set))
 
     def build(self) -> Lifting:
         """Make the lifting."""
         from forecaster.liftings import Lagged
 
-        return Lagged(lags=self.lags)
+        return Lagged(lags=self.lag_set)
+
+
+class CalendarStrategy(Strategy):
+    """Weeks by weekdays: the window cut into rows of a fixed period, anchored at the origin."""
+
+    kind: Literal["calendar_fold"]
+    period: int = Field(5, ge=2, le=252)
+    """Sessions a row: 5 is a week, 21 a month."""
+
+    @property
+    def history(self) -> int:
+        """Sessions needed before the window: the first row is completed by real ones."""
+        return self.period - 1
+
+    def kernels(self, width: int) -> tuple[Kernel, Kernel]:
+        """Give the size and dilation of the two convolutions, if each spans ``width`` steps of time."""
+        # Two neighbouring periods, then two again: time runs down the rows as well as along them.
+        return ((2, min(width, self.period)), (1, 1)), ((2, 1), (1, 1))
+
+    def span(self, width: int) -> int:
+        """Sessions of the window that the two convolutions span."""
+        return 3 * self.period
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"calendar fold of period {self.period}"
+
+    def build(self) -> Lifting:
+        """Make the lifting."""
+        from forecaster.liftings import CalendarFold
+
+        return CalendarFold(period=self.period)
+
+
+class SpectrogramStrategy(Strategy):
+    """Bands by time of a causal short-time Fourier transform, with a 1D filter for each band."""
+
+    kind: Literal["spectrogram"]
+    segment: int = Field(16, ge=2, le=252)
+    """Sessions a spectrum; there are segment // 2 + 1 bands."""
+    scale: Literal["magnitude", "power", "log"] = "magnitude"
+    """What of the spectrum is shown."""
+
+    @property
+    def history(self) -> int:
+        """Sessions needed before the window."""
+        return self.segment - 1
+
+    def kernels(self, width: int) -> tuple[Kernel, Kernel]:
+        """Give the size and dilation of the two convolutions, if each spans ``width`` steps of time."""
+        return ((self.segment // 2 + 1, width), (1, 1)), ((1, width), (1, 2))
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"spectrogram of {self.segment} sessions, {self.segment // 2 + 1} bands"
+
+    def build(self) -> Lifting:
+        """Make the lifting."""
+        from forecaster.liftings import Spectrogram
+
+        return Spectrogram(segment=self.segment, scale=self.scale)
 
 
 class ParallelStrategy(Strategy):
@@ -244,9 +333,11 @@ class ParallelStrategy(Strategy):
     aggregate: Literal["concatenate", "mean", "sum", "max"] = "concatenate"
     """How the outputs of the filters are joined."""
 
-    def kernel(self, width: int) -> tuple[int, int]:
-        """Height and width of the first kernel, if it spans ``width`` sessions."""
-        return (self.filters, width) if self.axis == "rows" else (width, self.filters)
+    def kernels(self, width: int) -> tuple[Kernel, Kernel]:
+        """Give the size and dilation of the two convolutions, if each spans ``width`` steps of time."""
+        if self.axis == "rows":
+            return ((self.filters, width), (1, 1)), ((1, width), (1, 2))
+        return ((width, self.filters), (1, 1)), ((width, 1), (1, 2))
 
     @property
     def description(self) -> str:
@@ -270,13 +361,13 @@ class ControlStrategy(Strategy):
     rows: PositiveInt = 4
     """Rows of the strategy that it is the control of."""
 
-    def kernel(self, width: int) -> tuple[int, int]:
-        """Height and width of the first kernel, if it spans ``width`` sessions."""
-        return (1, self.rows * width)
+    def kernels(self, width: int) -> tuple[Kernel, Kernel]:
+        """Give the size and dilation of the two convolutions, if each spans ``width`` steps of time."""
+        return ((1, self.rows * width), (1, 1)), ((1, width), (1, 2))
 
     def span(self, width: int) -> int:
-        """Sessions of the window that the first kernel spans."""
-        return self.rows * width
+        """Sessions of the window that the two convolutions span."""
+        return self.rows * width + 2 * (width - 1)
 
     @property
     def description(self) -> str:
@@ -291,7 +382,14 @@ class ControlStrategy(Strategy):
 
 
 StrategySpec = Annotated[
-    RowStrategy | ColumnStrategy | ReplicateStrategy | LaggedStrategy | ParallelStrategy | ControlStrategy,
+    RowStrategy
+    | ColumnStrategy
+    | ReplicateStrategy
+    | LaggedStrategy
+    | CalendarStrategy
+    | SpectrogramStrategy
+    | ParallelStrategy
+    | ControlStrategy,
     Field(discriminator="kind"),
 ]
 
@@ -463,7 +561,7 @@ class ConvolutionModel(ModelSpec):
     filters: PositiveInt = 16
     """Filters of each convolution."""
     kernel: PositiveInt = 5
-    """Sessions that each kernel spans; the strategy gives its height."""
+    """Steps of time that each kernel spans; the strategy gives its other side."""
     dense: PositiveInt = 32
     """Units of the hidden layer."""
     training: Training = Training()
@@ -478,9 +576,14 @@ class ConvolutionModel(ModelSpec):
         """Sessions that an origin needs up to itself."""
         return lookback + self.strategy.history
 
-    def receptive_field(self) -> int:
-        """Sessions that the two convolutions span; the second has dilation two."""
-        return self.strategy.span(self.kernel) + 2 * (self.kernel - 1)
+    def layers(self) -> list[KernelConvolution]:
+        """Give the two convolutions, for a kernel stack or for a plan of it."""
+        from forecaster.models.convolution.geometry import KernelConvolution
+
+        return [
+            KernelConvolution(self.filters, size, dilation=dilation, activation="gelu")
+            for size, dilation in self.strategy.kernels(self.kernel)
+        ]
 
     def build(self, lookback: int, seed: int) -> Forecaster:
         """Make the model."""
@@ -488,10 +591,8 @@ class ConvolutionModel(ModelSpec):
 
         return ConvolutionForecaster(
             strategy=self.strategy.build(),
-            kernel=self.strategy.kernel(self.kernel),
-            width=self.kernel,
+            layers=self.layers(),
             lookback=lookback,
-            filters=self.filters,
             dense=self.dense,
             seed=seed,
             **self.training.model_dump(),
@@ -559,11 +660,11 @@ class Job(Spec):
         names = [model.name for model in self.models]
         twice = next((name for name in names if names.count(name) > 1), None)
         for number, model in enumerate(self.models):
-            if isinstance(model, ConvolutionModel) and model.receptive_field() > self.lookback:
+            if isinstance(model, ConvolutionModel) and model.strategy.span(model.kernel) > self.lookback:
                 raise ValueError(
-                    f"models[{number}]: the convolutions of {model.name!r} span {model.receptive_field()} "
-                    f"sessions, more than the lookback of {self.lookback}; look back further or take a "
-                    "smaller kernel"
+                    f"models[{number}]: the convolutions of {model.name!r} span "
+                    f"{model.strategy.span(model.kernel)} sessions, more than the lookback of "
+                    f"{self.lookback}; look back further or take a smaller kernel"
                 )
         if twice is not None:
             raise ValueError(

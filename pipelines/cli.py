@@ -71,7 +71,18 @@ def _fail(message: str, code: int, debug: bool) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Show a progress bar on a terminal, and a line a phase elsewhere."""
+    """Show a progress bar on a terminal, and elsewhere a line whenever something else begins."""
+    if not console.is_terminal:
+        last = ""
+
+        def say(what: str, done: int, total: int) -> None:
+            nonlocal last
+            if what != last:
+                print(f"{what} ({done} of {total} done)", file=sys.stderr, flush=True)
+            last = what
+
+        yield say
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
@@ -205,6 +216,16 @@ def validate(config: Config, debug: Debug = False) -> None:
     with _errors(debug):
         job = _load(config)
         print(f"{config}: a valid job, {len(job.models)} models at {len(job.horizons)} horizons")
+
+
+@app.command()
+def explain(config: Config, debug: Debug = False) -> None:
+    """Say how each convolution will be computed: execution, receptive field, parameters and cost."""
+    with _errors(debug):
+        job = _load(config)
+        from pipelines.explain import explain_job
+
+        print(explain_job(job))
 
 
 @app.command()

@@ -26,6 +26,8 @@ STRATEGIES = {
     "replicate": "{kind: replicate, rows: 3}",
     "lagged": "{kind: lagged, lags: [0, 1, 5, 21]}",
     "parallel": "{kind: parallel, filters: 3}",
+    "calendar_fold": "{kind: calendar_fold}",
+    "spectrogram": "{kind: spectrogram, segment: 8}",
     "control": "{kind: control, rows: 3}",
 }
 LIGHT = {kind: f"{{kind: {kind}}}" for kind in ("zero", "historical", "ewma_fhs", "ridge")} | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from forecaster.errors import NotFittedError
 from forecaster.features import CHANNELS, HAR_FEATURES
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
-from forecaster.models.convolution.layers import KernelConvolution, KernelStack
-from forecaster.models.convolution.planner import Strategy, history_of
+from forecaster.models.convolution.geometry import KernelLayer, Strategy, history_of
+from forecaster.models.convolution.layers import KernelStack
 from forecaster.quantiles import LEVELS, QuantileForecast, quantile_weights
 from forecaster.returns import forward_returns
 from forecaster.windows import Windows
@@ -50,14 +51,12 @@ class ConvolutionForecaster:
     ----------
     strategy : Lifting or Parallel
         How the 2D kernel meets the series.
-    kernel : tuple of int
-        Height and width of the first kernel.
-    width : int
-        Sessions that the second convolution spans, with dilation two.
+    layers : sequence of KernelLayer
+        What the lifted series goes through.
     lookback : int
         Sessions of a window, without the history that the strategy reaches back to.
-    filters, dense : int
-        Filters of each convolution and units of the hidden layer.
+    dense : int
+        Units of the hidden layer.
     epochs, batch : int
         Passes over the training origins, and origins a step.
     learning_rate, weight_decay, dropout : float
@@ -69,10 +68,8 @@ class ConvolutionForecaster:
     def __init__(
         self,
         strategy: Strategy,
-        kernel: tuple[int, int],
-        width: int,
+        layers: Sequence[KernelLayer],
         lookback: int,
-        filters: int,
         dense: int,
         epochs: int,
         batch: int,
@@ -81,8 +78,7 @@ class ConvolutionForecaster:
         dropout: float,
         seed: int,
     ) -> None:
-        self.strategy, self.kernel, self.width, self.lookback = strategy, kernel, width, lookback
-        self.filters, self.dense = filters, dense
+        self.strategy, self.layers, self.lookback, self.dense = strategy, tuple(layers), lookback, dense
         self.epochs, self.batch = epochs, batch
         self.learning_rate, self.weight_decay, self.dropout = learning_rate, weight_decay, dropout
         self.seed = seed
@@ -161,20 +157,7 @@ class ConvolutionForecaster:
     def _build(self, n_horizons: int) -> Any:
         series = keras.Input((self.sessions, len(CHANNELS)), name="series")
         features = keras.Input((len(HAR_FEATURES),), name="features")
-        tall = self.kernel[1] == 1 and self.kernel[0] > 1
-        second = (self.width, 1) if tall else (1, self.width)
-        body = KernelStack(
-            self.strategy,
-            self.lookback,
-            [
-                KernelConvolution(self.filters, self.kernel, activation="gelu"),
-                KernelConvolution(
-                    self.filters, second, dilation=(2, 1) if tall else (1, 2), activation="gelu"
-                ),
-            ],
-            head="last",
-            name="kernel",
-        )
+        body = KernelStack(self.strategy, self.lookback, self.layers, head="last", name="kernel")
         joined = keras.layers.Concatenate()([body(series), features])
         hidden = keras.layers.Dropout(self.dropout)(joined)
         hidden = keras.layers.Dense(self.dense, activation="gelu")(hidden)
