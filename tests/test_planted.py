@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
+from planted import autoregression, garch, prices, random_walk
 
 from forecaster.job import parse_job
 from forecaster.prices.base import LoadedPrices, content_hash
 from forecaster.windows import Panel
 from pipelines.backtest import BacktestResult, backtest_job
 from pipelines.ingest import JobData
-from planted import autoregression, garch, prices, random_walk
 
 JOB = """
 name: planted
