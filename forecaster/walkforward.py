@@ -50,12 +50,12 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class FoldForecast:
-    """What one model forecast in one fold, and what that took."""
+    """What one model forecast in one fold, the fitted model itself, and what that took."""
 
     model: str
     fold: Fold
     forecast: QuantileForecast
-    parameters: int
+    fitted: Forecaster
     fit_seconds: float
     predict_seconds: float
 
@@ -205,7 +205,7 @@ def backtest(models: Mapping[str, Callable[[], Forecaster]], over: Sequence[Fold
             fitted = time.perf_counter()
             forecast = model.predict(fold.test)
             done = time.perf_counter()
-            yield FoldForecast(name, fold, forecast, model.parameters, fitted - begin, done - fitted)
+            yield FoldForecast(name, fold, forecast, model, fitted - begin, done - fitted)
 
 
 def forecast_table(model: str, windows: Windows, forecast: QuantileForecast) -> pd.DataFrame:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from forecaster.errors import ParameterError
 from forecaster.job import Job
-from forecaster.models.base import Forecaster
+from forecaster.models.base import Forecaster, SeesKernels
 from forecaster.scores import row_scores, score_table
 from forecaster.significance import Champion, choose_champion, daily_losses, verdicts
 from forecaster.walkforward import Fold, FoldForecast, backtest, folds, forecast_table
@@ -21,6 +22,9 @@ __all__ = ["BacktestResult", "Progress", "backtest_job", "write_backtest"]
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps are done, and how many there are."""
+
+LAG_COLUMNS = ["model", "channel", "filter", "lag", "weight"]
+RESPONSE_COLUMNS = ["model", "channel", "filter", "period", "magnitude", "phase"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,9 @@ class BacktestResult:
     champion : Champion
     baseline : str
         The best baseline.
+    lag_weights, frequency_responses : DataFrame
+        What the first kernel of each convolution sees after the last refit: ``model`` and the columns of
+        `forecaster.models.base.SeesKernels`. A spectrogram has no kernel on the series and no rows.
     """
 
     data: JobData
@@ -57,6 +64,8 @@ class BacktestResult:
     verdicts: pd.DataFrame
     champion: Champion
     baseline: str
+    lag_weights: pd.DataFrame
+    frequency_responses: pd.DataFrame
 
 
 def _untested(job: Job, data: JobData) -> dict[str, str]:
@@ -97,7 +106,7 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         span.rolling,
     )
     total = len(job.models) * len(over)
-    tables, fold_rows, parameters = [], [], {}
+    tables, fold_rows, kernels, parameters = [], [], [], {}
     builders = {spec.name: _builder(job, number) for number, spec in enumerate(job.models)}
     progress(job.models[0].name, 0, total)
     for done, result in enumerate(backtest(builders, over), start=1):
@@ -106,7 +115,9 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         table = forecast_table(result.model, result.fold.test, result.forecast)
         table["crps"] = row_scores(table)["crps"]
         fold_rows.append(_fold_rows(result, table))
-        parameters[result.model] = result.parameters
+        parameters[result.model] = result.fitted.parameters
+        if result.fold is over[-1] and isinstance(result.fitted, SeesKernels):
+            kernels.append(_kernel_views(result.model, result.fitted))
         tables.append(table)
     forecasts = pd.concat(tables, ignore_index=True)
     fold_scores = pd.concat(fold_rows, ignore_index=True)
@@ -132,7 +143,22 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         verdicts=verdicts(losses[names], baseline, historical),
         champion=champion,
         baseline=baseline,
+        lag_weights=_stack([weights for weights, _ in kernels], LAG_COLUMNS),
+        frequency_responses=_stack([responses for _, responses in kernels], RESPONSE_COLUMNS),
     )
+
+
+def _kernel_views(name: str, model: SeesKernels) -> tuple[pd.DataFrame, pd.DataFrame]:
+    try:
+        views = model.lag_weights(), model.frequency_responses()
+    except ParameterError:  # a spectrogram has no linear kernel on the series
+        return pd.DataFrame(columns=LAG_COLUMNS), pd.DataFrame(columns=RESPONSE_COLUMNS)
+    return views[0].assign(model=name), views[1].assign(model=name)
+
+
+def _stack(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    kept = [part for part in parts if len(part)]
+    return pd.concat(kept, ignore_index=True)[columns] if kept else pd.DataFrame(columns=columns)
 
 
 def _builder(job: Job, number: int) -> Callable[[], Forecaster]:
@@ -169,4 +195,6 @@ def write_backtest(result: BacktestResult, folder: Path) -> None:
     write_table(result.scores, folder / "scores.csv")
     write_table(result.models, folder / "models.csv")
     write_table(result.verdicts, folder / "verdict.csv")
+    write_table(result.lag_weights, folder / "kernel_weights.csv")
+    write_table(result.frequency_responses, folder / "kernel_responses.csv")
     write_quality(result.data.prices, folder)

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from planted import garch, prices
 from typer.testing import CliRunner, Result
 
 from forecaster.quantiles import quantile_columns
 from pipelines.cli import app
-from planted import garch, prices
 
 TICKERS = ("ON", "NO", "NA", "TRUE", "0700")
 MODELS = "[{kind: zero}, {kind: historical}, {kind: ewma_fhs}, {kind: ridge, lags: 5}]"

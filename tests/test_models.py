@@ -219,6 +219,50 @@ def test_the_network_starts_at_the_ewma_model() -> None:
     np.testing.assert_allclose(untrained._scales(windows), windows.scales, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", [name for name in DEEP if name != "convolution_spectrogram"])
+def test_what_the_kernel_sees_is_what_the_first_layer_does(name: str, fitted: dict[str, Any]) -> None:
+    """An impulse in one channel, so many sessions ago, moves the first layer by the weight of that lag."""
+    from forecaster.features import CHANNELS
+    from forecaster.models.convolution.layers import KernelConvolution, KernelStack
+
+    fitted[name] = model = fitted.get(name) or build(name).fit(learnable(WHOLE))
+    weights = model.lag_weights()
+    assert list(weights.columns) == ["channel", "filter", "lag", "weight"]
+    assert weights["lag"].min() == 0
+    first = model.layers[0]
+    linear = KernelConvolution(first.filters, first.kernel, dilation=first.dilation)
+    alone = KernelStack(model.strategy, LOOKBACK, [linear], head="last")
+    alone.build((None, model.sessions, len(CHANNELS)))
+    trained = model.network.get_layer("kernel").get_weights()[:2]
+    alone.set_weights([trained[0], np.zeros_like(trained[1])])
+    newest_row = -first.filters if name == "convolution_calendar_fold" else None
+    for channel, lag in (("z", 0), ("abs_z", 2), ("log_volatility_ratio", 4)):
+        impulse = np.zeros((1, model.sessions, len(CHANNELS)), dtype=np.float32)
+        impulse[0, -1 - lag, CHANNELS.index(channel)] = 1.0
+        moved = np.asarray(alone(impulse))[0]
+        moved = moved[newest_row:] if newest_row else moved
+        rows = weights[(weights["channel"] == channel) & (weights["lag"] == lag)].sort_values("filter")
+        np.testing.assert_allclose(rows["weight"], moved[: len(rows)], atol=1e-6)
+
+
+def test_a_frequency_response_follows_from_the_lags(fitted: dict[str, Any]) -> None:
+    name = "convolution_lagged"
+    fitted[name] = model = fitted.get(name) or build(name).fit(learnable(WHOLE))
+    weights = model.lag_weights().query("channel == 'z' and filter == 3")
+    responses = model.frequency_responses().query("channel == 'z' and filter == 3")
+    period = responses["period"].iloc[10]
+    expected = np.sum(weights["weight"] * np.exp(-2j * np.pi * weights["lag"] / period))
+    assert responses["magnitude"].iloc[10] == pytest.approx(abs(expected), rel=1e-9)
+    assert responses["phase"].iloc[10] == pytest.approx(np.angle(expected), rel=1e-9)
+
+
+def test_a_spectrogram_has_no_kernel_on_the_series(fitted: dict[str, Any]) -> None:
+    name = "convolution_spectrogram"
+    fitted[name] = model = fitted.get(name) or build(name).fit(learnable(WHOLE))
+    with pytest.raises(ParameterError, match="Spectrogram"):
+        model.lag_weights()
+
+
 def test_loading_a_model_trusts_no_other_type(tmp_path: Path) -> None:
     import skops.io
 

@@ -52,6 +52,8 @@ def test_the_results_are_whole(finished: RunResult, workspace: Path) -> None:
     assert names == {
         "failures.csv",
         "findings.csv",
+        "kernel_responses.csv",
+        "kernel_weights.csv",
         "forecasts.parquet",
         "latest.parquet",
         "models.csv",

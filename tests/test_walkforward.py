@@ -286,7 +286,7 @@ def test_each_model_is_fitted_and_asked_anew_in_each_fold_in_order() -> None:
         windows for _ in range(2) for fold in walk for windows in (fold.train, fold.test)
     ]
     for result in everything:
-        assert result.parameters == len(result.fold.train)
+        assert result.fitted.parameters == len(result.fold.train)
         assert len(result.forecast) == len(result.fold.test)
         assert result.fit_seconds >= 0
         assert result.predict_seconds >= 0

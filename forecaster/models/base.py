@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from forecaster.errors import NotFittedError, ParameterError
 from forecaster.quantiles import LEVELS, QuantileForecast
 from forecaster.windows import Windows
 
-__all__ = ["Forecaster", "ResidualQuantiles", "known_targets", "load_arrays", "save_arrays"]
+__all__ = ["Forecaster", "ResidualQuantiles", "SeesKernels", "known_targets", "load_arrays", "save_arrays"]
 
 Array = NDArray[np.float64]
 
@@ -45,6 +46,19 @@ class Forecaster(Protocol):
 
     def load(self, folder: Path) -> Self:
         """Read what `save` wrote; the model must have the same settings."""
+        ...
+
+
+@runtime_checkable
+class SeesKernels(Protocol):
+    """A model whose first layer is a kernel on the series, and can be looked at."""
+
+    def lag_weights(self) -> pd.DataFrame:
+        """Impulse response: ``channel, filter, lag`` (sessions before the newest) and ``weight``."""
+        ...
+
+    def frequency_responses(self) -> pd.DataFrame:
+        """Frequency response: ``channel, filter, period`` (sessions), ``magnitude`` and ``phase``."""
         ...
 
 

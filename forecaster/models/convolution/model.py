@@ -11,13 +11,15 @@ from forecaster.models.convolution import runtime  # before Keras
 # isort: split
 import keras
 import numpy as np
+import pandas as pd
 from keras import ops
 from numpy.typing import NDArray
 
 from forecaster.errors import NotFittedError
 from forecaster.features import CHANNELS, HAR_FEATURES
+from forecaster.kernels import FoldedKernel, Folding, frequency_response
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
-from forecaster.models.convolution.geometry import KernelLayer, Strategy, history_of
+from forecaster.models.convolution.geometry import KernelLayer, Strategy, history_of, newest_row_last
 from forecaster.models.convolution.layers import KernelStack
 from forecaster.quantiles import LEVELS, QuantileForecast, quantile_weights
 from forecaster.returns import forward_returns
@@ -32,6 +34,8 @@ LOG_SCALE_BOUND = 2.0
 """The network may stretch or shrink the EWMA scale by a factor of e squared at most."""
 PREDICT_BATCH = 2048
 WARM_UP_STEPS = 20
+PERIODS = np.geomspace(2.0, 252.0, 64)
+"""From two sessions, the shortest that daily data can tell, to a year."""
 
 
 class ConvolutionForecaster:
@@ -153,6 +157,63 @@ class ConvolutionForecaster:
         self.network = self._build(self.residuals.values.shape[1])
         self.network.load_weights(folder / WEIGHTS)
         return self
+
+    def lag_weights(self) -> pd.DataFrame:
+        """Lay out what the first kernel sees, lag by lag: its impulse response on the series.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``channel``, ``filter``, ``lag`` (sessions before the newest that the kernel reads) and
+            ``weight``; parallel filters stand side by side. Lags that the kernel skips have no row.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ParameterError
+            For a spectrogram, which has no linear kernel on the series.
+        """
+        kernel = self._first_kernel()
+        newest = max(kernel.offsets)
+        lags = newest - np.array(kernel.offsets)
+        grid = pd.MultiIndex.from_product(
+            [lags, CHANNELS, range(kernel.taps.shape[2])], names=["lag", "channel", "filter"]
+        )
+        table = pd.DataFrame({"weight": kernel.taps.ravel()}, index=grid).reset_index()
+        ordered = table.sort_values(["channel", "filter", "lag"], ignore_index=True)
+        return ordered[["channel", "filter", "lag", "weight"]]
+
+    def frequency_responses(self) -> pd.DataFrame:
+        """Lay out what the first kernel sees, period by period: its frequency response.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``channel``, ``filter``, ``period`` (sessions), ``magnitude`` (amplitude out over
+            amplitude in) and ``phase`` (radians; a delay is negative).
+
+        Raises
+        ------
+        NotFittedError, ParameterError
+            As `lag_weights`.
+        """
+        kernel = self._first_kernel()
+        offsets = np.array(kernel.offsets) - max(kernel.offsets)
+        magnitude, phase = frequency_response(kernel.taps, offsets, PERIODS)
+        grid = pd.MultiIndex.from_product(
+            [PERIODS, CHANNELS, range(kernel.taps.shape[2])], names=["period", "channel", "filter"]
+        )
+        columns = {"magnitude": magnitude.ravel(), "phase": phase.ravel()}
+        table = pd.DataFrame(columns, index=grid).reset_index()
+        ordered = table.sort_values(["channel", "filter", "period"], ignore_index=True)
+        return ordered[["channel", "filter", "period", "magnitude", "phase"]]
+
+    def _first_kernel(self) -> FoldedKernel:
+        if self.network is None:
+            raise NotFittedError("a model has kernels once it is fitted; call fit first")
+        folding: Folding = self.network.get_layer("kernel").first_kernels()
+        return folding.at(row=-1 if newest_row_last(self.strategy) else 0, column=-1)[0]
 
     def _build(self, n_horizons: int) -> Any:
         series = keras.Input((self.sessions, len(CHANNELS)), name="series")
