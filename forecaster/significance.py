@@ -45,6 +45,11 @@ class Comparison:
     observations: int
 
 
+def _days_needed(horizon: int) -> int:
+    """Fewest days that a test at a horizon is made of: more than its overlap, and a few of their own."""
+    return 2 * horizon + 8
+
+
 def diebold_mariano(difference: Array, horizon: int) -> Comparison:
     """Test whether a daily loss difference has mean zero.
 
@@ -62,10 +67,10 @@ def diebold_mariano(difference: Array, horizon: int) -> Comparison:
     Leybourne and Newbold, "Testing the equality of prediction mean squared errors", International Journal of
     Forecasting 13 (1997), equation 9. The number of lags for h = 1 is the rule ``4 (n / 100) ** (2 / 9)``.
     """
-    n = len(difference)
-    if n < 2 * horizon + 8:
+    n, needed = len(difference), _days_needed(horizon)
+    if n < needed:
         raise ParameterError(
-            f"a test of losses at horizon {horizon} needs at least {2 * horizon + 8} days. Received: {n}"
+            f"a test of losses at horizon {horizon} needs at least {needed} days. Received: {n}"
         )
     centred = difference - difference.mean()
     lags = min(max(2 * horizon, int(4 * (n / 100) ** (2 / 9))), n - 1)
@@ -93,13 +98,22 @@ def daily_losses(rows: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by ``horizon, origin``, a column a model.
+
+    Raises
+    ------
+    ParameterError
+        If some symbol, origin and horizon was not forecast by every model, or twice by one.
     """
-    daily = rows.groupby(["horizon", "origin", "model"], observed=True)["crps"].mean().unstack("model")
-    if daily.isna().to_numpy().any():
+    keys = ["horizon", "origin", "symbol"]
+    if rows.duplicated(["model", *keys]).any():
+        raise ParameterError("a model forecasts an origin once. Received: some that one forecast twice")
+    # Averaged only once they are side by side: a mean over fewer symbols would hide a missing one.
+    wide = rows.pivot(index=keys, columns="model", values="crps")
+    if wide.isna().to_numpy().any():
         raise ParameterError(
             "models are compared on identical origins. Received: some that not every model forecast"
         )
-    return daily.sort_index()
+    return wide.groupby(level=["horizon", "origin"]).mean().sort_index()
 
 
 def verdicts(losses: pd.DataFrame, baseline: str, reference: str | None) -> pd.DataFrame:
@@ -124,7 +138,6 @@ def verdicts(losses: pd.DataFrame, baseline: str, reference: str | None) -> pd.D
         *skill* where the model is better than the reference by the same test, else *no skill*.
     """
     rows = []
-    days_needed = 2 * losses.index.get_level_values("horizon").max() + 8
     for horizon, part in losses.groupby(level="horizon"):
         h = int(str(horizon))
         base = part[baseline].to_numpy()
@@ -132,11 +145,10 @@ def verdicts(losses: pd.DataFrame, baseline: str, reference: str | None) -> pd.D
             mine = part[model].to_numpy()
             ratio = float(mine.mean() / base.mean()) if base.mean() > 0 else float("nan")
             row = {"model": model, "horizon": h, "baseline": baseline, "crps_ratio": ratio}
-            if len(part) < days_needed:
-                rows.append(
-                    row | {"p_value": np.nan, "verdict": "cannot tell", "smallest_detectable": np.nan}
-                )
-                rows[-1]["skill"] = "no skill" if reference else ""
+            if len(part) < _days_needed(h):
+                verdict = "best baseline" if model == baseline else "cannot tell"
+                row |= {"p_value": np.nan, "verdict": verdict, "smallest_detectable": np.nan}
+                rows.append(row | {"skill": "no skill" if reference else ""})
                 continue
             test = diebold_mariano(mine - base, h)
             spread = test.standard_error / base.mean()
@@ -174,11 +186,11 @@ class Champion:
 def choose_champion(losses: pd.DataFrame, by_complexity: Sequence[str], reference: str) -> Champion:
     """Choose one model for all horizons: the simplest that the best one does not beat.
 
-    Each model's mean loss at each horizon is taken relative to the reference's and averaged over horizons.
-    The best by that average is compared with every simpler model by a Diebold-Mariano test of the averaged
-    relative losses; the simplest one that is not significantly worse is the champion. So a more complex
-    model is promoted only if it is better, ties go to the simpler, and a test that cannot tell promotes
-    nothing.
+    Each model's loss at each horizon is taken relative to the reference's mean and averaged over horizons, on
+    the days that every horizon has. The best by that average is compared with every simpler model by a
+    Diebold-Mariano test of the averaged relative losses; the simplest one that is not significantly worse is
+    the champion. So a more complex model is promoted only if it is better, ties go to the simpler, and a test
+    that cannot tell promotes nothing.
 
     Parameters
     ----------
@@ -189,35 +201,27 @@ def choose_champion(losses: pd.DataFrame, by_complexity: Sequence[str], referenc
     reference : str
         The model whose mean loss at each horizon is the unit.
     """
-    horizons = losses.index.get_level_values("horizon")
-    unit = losses[reference].groupby(level="horizon").mean()
-    relative = losses.div(unit.reindex(horizons).to_numpy(), axis=0)
     # A day counts only with every horizon, or the longest would be left out of the last weeks unevenly.
-    wide = relative.unstack("horizon").dropna()
-    daily = wide.T.groupby(level=0).mean().T
+    wide = losses.unstack("horizon").dropna()
+    unit = wide[reference].to_numpy().mean(axis=0)
+    daily = pd.DataFrame({model: (wide[model].to_numpy() / unit).mean(axis=1) for model in by_complexity})
     ratios = {model: float(daily[model].mean()) for model in by_complexity}
+    horizon = int(losses.index.get_level_values("horizon").max())
+    simplest = by_complexity[0]
+    if len(daily) < _days_needed(horizon):
+        return Champion(
+            simplest, f"too few days to tell models apart, so the simplest, {simplest}, is kept", ratios
+        )
     best = min(by_complexity, key=lambda model: ratios[model])
-    horizon = int(horizons.max())
-    for model in by_complexity:
-        if model == best:
-            reason = (
-                f"{best} has the lowest CRPS over all horizons ({ratios[best]:.4f} of {reference}) and is "
-                "significantly better than every simpler model"
-                if model != by_complexity[0]
-                else f"{best} is the simplest model and no other is better"
-            )
-            return Champion(best, reason, ratios)
-        if len(daily) < 2 * horizon + 8:
-            break
+    if best == simplest:
+        return Champion(best, f"{best} is the simplest model and no other is better", ratios)
+    lowest = f"{best} has the lowest CRPS over all horizons ({ratios[best]:.4f} of {reference})"
+    for model in by_complexity[: by_complexity.index(best)]:
         test = diebold_mariano((daily[best] - daily[model]).to_numpy(), horizon)
         if test.p_value >= SIGNIFICANCE:
             reason = (
-                f"{best} has the lowest CRPS over all horizons ({ratios[best]:.4f} of {reference}), but is "
-                f"not significantly better than the simpler {model} ({ratios[model]:.4f}; "
+                f"{lowest}, but is not significantly better than the simpler {model} ({ratios[model]:.4f}; "
                 f"p = {test.p_value:.2f})"
             )
             return Champion(model, reason, ratios)
-    simplest = by_complexity[0]
-    return Champion(
-        simplest, f"too few days to tell models apart, so the simplest, {simplest}, is kept", ratios
-    )
+    return Champion(best, f"{lowest} and is significantly better than every simpler model", ratios)
