@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from forecaster.errors import NotFittedError
 from forecaster.features import CLIP
@@ -65,9 +66,15 @@ def out_of_sample(estimator: Any, inputs: NDArray[np.float32], outcomes: Array, 
         inside = (place >= block[0]) & (place <= block[-1])
         apart = (place < block[0] - reach) | (place > block[-1] + reach)
         if apart.sum() >= ResidualQuantiles.minimum:
-            fitted = clone(estimator).fit(inputs[apart], outcomes[apart])
+            fitted = _fit(estimator, inputs[apart], outcomes[apart])
             predicted[inside] = fitted.predict(inputs[inside]).reshape(-1, outcomes.shape[1])
     return predicted
+
+
+def _fit(estimator: Any, inputs: NDArray[np.float32], outcomes: Array) -> Any:
+    """Fit a copy on one thread: more gain nothing here, and wait for each other on a busy machine."""
+    with threadpool_limits(limits=1):
+        return clone(estimator).fit(inputs, outcomes)
 
 
 class _ScikitLearnForecaster:
@@ -97,11 +104,11 @@ class _ScikitLearnForecaster:
         residuals = (standardised - location) / scale
         if not np.isfinite(residuals).all(axis=1).sum() >= ResidualQuantiles.minimum:
             # Too few origins to hold any out: the residuals of the fit itself are all there is.
-            in_sample = clone(self.estimator).fit(inputs, outcomes).predict(inputs).reshape(outcomes.shape)
+            in_sample = _fit(self.estimator, inputs, outcomes).predict(inputs).reshape(outcomes.shape)
             location, scale = self._location_and_scale(in_sample)
             residuals = (standardised - location) / scale
         self.residuals.fit(windows, residuals)
-        self.fitted = clone(self.estimator).fit(inputs, outcomes)
+        self.fitted = _fit(self.estimator, inputs, outcomes)
         return self
 
     def predict(self, windows: Windows) -> QuantileForecast:
