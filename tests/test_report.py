@@ -441,6 +441,7 @@ def test_hostile_names_are_text(copy: Path) -> None:
         row[0] for row in page.tables["CRPS ratio to the best baseline, coverage and direction by horizon"]
     ]
     assert {f"{HOSTILE[0]} champion", HOSTILE[3], "<b>&amp;</b> best baseline"} <= set(models)
+    assert all("<" not in text for attributes, text in page.scripts if attributes.get("id") == "figures")
     drawn = json.dumps(page.figures())
     assert "&lt;script&gt;" in drawn
     assert "<script" not in drawn

@@ -119,7 +119,7 @@ def _verdict_card(verdict: HorizonVerdict) -> dict[str, Any]:
             _bold(verdict.model), difference, baseline
         )
         if verdict.better > 1:
-            text += f" {verdict.better} models are judged better; this is the best of them."
+            text += f" {verdict.better} models are judged better; this one has the lowest CRPS."
     else:
         text = Markup("The nearest model to {}, the best baseline, is {}: its CRPS is {}.").format(
             baseline, _bold(verdict.model), difference
@@ -254,10 +254,7 @@ def _facts(results: Results, found: list[Outlook]) -> list[tuple[str, str]]:
     unit = "session" if results.horizons == (1,) else "sessions"
     facts = [
         ("Symbols", named if symbols else "none named"),
-        (
-            "Horizons",
-            ", ".join(str(h) for h in results.horizons) + " sessions" if results.horizons else "none",
-        ),
+        ("Horizons", f"{', '.join(map(str, results.horizons))} {unit}" if results.horizons else "none named"),
         ("Backtest", backtest),
         ("Champion", results.champion or "none named"),
         (
@@ -284,10 +281,11 @@ def _alarms(rows: list[LeaderboardRow]) -> list[str]:
             constant = max(cell.direction_base_rate, 1.0 - cell.direction_base_rate)
             if cell.horizon == 1 and cell.direction > constant + DIRECTION_ALARM:
                 alarms.append(
-                    f"{row.model} calls the direction of one session right in {style.percent(cell.direction)} of "
-                    "cases, more than 1.5 points above what one and the same call every day scores "
-                    f"({style.percent(constant)}). Daily direction is hardly forecastable: treat this as a fault "
-                    "in the data or the model until it is explained."
+                    f"{row.model} calls the direction of one session right in "
+                    f"{style.percent(cell.direction)} of cases, more than 1.5 points above what one and the "
+                    "same call every day scores "
+                    f"({style.percent(constant)}). Daily direction is hardly forecastable: treat this as a "
+                    "fault in the data or the model until it is explained."
                 )
     return alarms
 
