@@ -209,7 +209,7 @@ class LaggedStrategy(Strategy):
     kind: Literal["lagged"]
     lags: tuple[NonNegativeInt, ...] = ()
     """Delays of the rows in sessions, each once; 0, 1, 5, 21 where neither they nor rows are given."""
-    rows: NonNegativeInt = 0
+    rows: int = Field(0, ge=0, le=252)
     """Instead of lags: the number of rows, delayed by 0, stride, 2 * stride and so on."""
     stride: PositiveInt = 1
     """Sessions between the delays of neighbouring rows; goes with rows."""
