@@ -25,12 +25,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from forecaster.kernels import Parallel
+from forecaster.errors import ParameterError
+from forecaster.kernels import FoldedKernel, Folding, Parallel
 from forecaster.liftings import CalendarFold, Column, Placement, Spectrogram
 from forecaster.models.convolution.geometry import (
     Axis,
@@ -46,7 +47,7 @@ from forecaster.models.convolution.geometry import (
     trace,
 )
 
-__all__ = ["Layout", "Program", "Stage", "Term", "compile_program"]
+__all__ = ["Layout", "Program", "Stage", "Term", "compile_program", "first_folding"]
 
 
 class Term(NamedTuple):
@@ -438,3 +439,93 @@ def folded_size(stage: Stage) -> tuple[int, int]:
 def _kept(stage: Stage, computed: int) -> int:
     """Entries that are left after thinning."""
     return -(-computed // stage.thinning)
+
+
+def first_folding(
+    strategy: Strategy,
+    lookback: int,
+    step: Step,
+    kernel: npt.NDArray[np.floating[Any]],
+    bias: npt.NDArray[np.floating[Any]] | None,
+) -> Folding:
+    """Fold the first convolution of a stack, as placed and padded there, to kernels on the series.
+
+    Parameters
+    ----------
+    strategy, lookback
+        Of the stack.
+    step : Step
+        Its first.
+    kernel : ndarray of shape (rows, time, channels, filters)
+        The trained kernel.
+    bias : ndarray of shape (filters,), or (parallel filters, filters) for `Parallel`, or None
+        The trained bias.
+
+    Returns
+    -------
+    Folding
+        Parallel filters stand side by side, before they are aggregated.
+
+    Raises
+    ------
+    ParameterError
+        When the lifting does not place sessions: a spectrogram has no linear kernel on the series.
+    """
+    lifting, columns = lifting_of(strategy), step.columns
+    if not isinstance(lifting, Placement):
+        raise ParameterError(
+            f"Only a lifting that places sessions has kernels on the series. Received: {lifting!r}."
+        )
+    assert columns is not None
+    taps, rows = np.asarray(kernel, dtype=np.float64), step.rows
+    if rows is None:
+        assert isinstance(strategy, Parallel)
+        taps = taps if filter_axis(strategy) == 0 else taps.swapaxes(0, 1)
+        number, width, channels, filters = taps.shape
+        # One kernel as high as there are filters, each with output channels of its own.
+        block = np.zeros((number, width, channels, number, filters))
+        block[np.arange(number), :, :, np.arange(number)] = taps
+        taps = block.reshape(number, width, channels, number * filters)
+        acting_rows = [tuple((tap, tap if step.inputs[0] > 1 else 0) for tap in range(number))]
+    else:
+        acting_rows = [rows.acting(row) for row in range(rows.count)]
+    shift = np.zeros(taps.shape[3]) if bias is None else np.asarray(bias, dtype=np.float64).ravel()
+    lags = lifting.row_lags(lookback)
+    row_terms = tuple(tuple((tap, lags[row]) for tap, row in pairs) for pairs in acting_rows)
+    row_groups: dict[Hashable, list[int]] = {}
+    for row, terms in enumerate(row_terms):
+        row_groups.setdefault(tuple((tap, lag - terms[0][1]) for tap, lag in terms), []).append(row)
+    column_groups: dict[tuple[int, ...], list[int]] = {}
+    for column in range(columns.count):
+        column_groups.setdefault(tuple(tap for tap, _ in columns.acting(column)), []).append(column)
+    kernels = []
+    for group in row_groups.values():
+        first = row_terms[group[0]]
+        for acting, own in column_groups.items():
+            kappa: dict[int, npt.NDArray[np.float64]] = {}
+            for tap, lag in first:
+                for width in acting:
+                    offset = width * columns.dilation - lag
+                    kappa[offset] = kappa.get(offset, 0.0) + taps[tap, width]
+            offsets = tuple(sorted(kappa))
+            kernels.append(
+                FoldedKernel(
+                    taps=np.array([kappa[offset] for offset in offsets]).reshape(-1, *taps.shape[2:]),
+                    offsets=offsets,
+                    constant=shift,
+                    rows=tuple(group),
+                    delays=tuple(row_terms[row][0][1] - first[0][1] if first else 0 for row in group),
+                    columns=tuple(own),
+                    complete=len(acting) == columns.taps,
+                )
+            )
+    sessions = lookback + lifting.history
+    return Folding(
+        kernels=tuple(kernels),
+        shape=(len(row_terms), columns.count),
+        filters=taps.shape[3],
+        sessions=sessions,
+        start=sessions - columns.size + columns.start,
+        step=columns.stride,
+        row_terms=row_terms,
+    )

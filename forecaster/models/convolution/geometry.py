@@ -432,6 +432,10 @@ def trace(strategy: Strategy, lookback: int, layers: Sequence[KernelLayer]) -> t
     """
     if not layers or not isinstance(layers[0], KernelConvolution):
         raise ParameterError(f"layers must begin with a KernelConvolution. Received: {list(layers)!r}.")
+    for layer in layers:
+        if type(layer) not in _LAYERS.values():
+            names = ", ".join(known.__name__ for known in _LAYERS.values())
+            raise ParameterError(f"every layer must be one of {names}. Received: {layer!r}.")
     size = lifting_of(strategy).shape(lookback)
     steps = []
     for index, layer in enumerate(layers):

@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from forecaster.errors import ParameterError
-from forecaster.kernels import Parallel
-from forecaster.liftings import check_choice, check_integer
-from forecaster.models.convolution.folding import Program, compile_program
+from forecaster.errors import NotFittedError, ParameterError
+from forecaster.kernels import Folding, Parallel
+from forecaster.liftings import Row, check_choice, check_integer
+from forecaster.models.convolution.folding import Program, compile_program, first_folding
 from forecaster.models.convolution.geometry import (
-    EXECUTIONS,
     HEADS,
     KernelActivation,
     KernelConvolution,
@@ -47,9 +47,10 @@ from forecaster.models.convolution.operations import (
     pool_sequences,
     source_sequences,
 )
-from forecaster.models.convolution.planner import Plan, plan
+from forecaster.models.convolution.planner import Control, Plan, check_execution, match_parameters, plan
 
 __all__ = [
+    "ConvolutionControl",
     "KernelActivation",
     "KernelConvolution",
     "KernelLayer",
@@ -108,8 +109,10 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             layer_from_config(layer) if isinstance(layer, Mapping) else layer for layer in layers
         )
         self.head = check_choice("KernelStack: head", head, HEADS)
-        self.execution = check_choice("KernelStack: execution", execution, EXECUTIONS)
         self._steps = trace(self.strategy, self.lookback, self.kernel_layers)
+        self.execution = check_execution(execution, self._steps)
+        for layer in self.kernel_layers:
+            _check_activation(getattr(layer, "activation", None))
 
     @property
     def sessions(self) -> int:
@@ -136,12 +139,7 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Create the weights for ``(batch, sessions, channels)``."""
-        if len(input_shape) != 3 or input_shape[-1] is None:
-            raise ParameterError(
-                "KernelStack needs input (batch, sessions, channels) of known channels. "
-                f"Received: {input_shape}."
-            )
-        channels = input_shape[-1]
+        channels = _channels(input_shape)
         weights: list[Weights] = []
         for index, layer in enumerate(self.kernel_layers):
             if isinstance(layer, KernelConvolution):
@@ -152,7 +150,7 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             else:
                 weights.append({})
         self._layer_weights = weights
-        self._compile(input_shape[-1])
+        self._compile(_channels(input_shape))
 
     def _compile(self, channels: int) -> None:
         """Choose the executions for a number of channels."""
@@ -167,6 +165,30 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         """Say how the stack is computed on a series of so many channels, and why."""
         return plan(
             self.strategy, self.lookback, self.kernel_layers, self.head, self.execution, channels=channels
+        )
+
+    def first_kernels(self) -> Folding:
+        """Return what the first convolution sees: its trained kernels, folded to taps on the series.
+
+        Returns
+        -------
+        Folding
+            For `forecaster.kernels.lag_weights`, `frequency_response` and their like: each of its kernels has
+            ``taps`` of shape (taps, channels, filters), and ``offsets``, a session a tap. Parallel filters
+            stand side by side, before they are aggregated.
+
+        Raises
+        ------
+        NotFittedError
+            Before the stack has weights.
+        ParameterError
+            For a spectrogram, which has no linear kernel on the series.
+        """
+        if not self.built:
+            raise NotFittedError("A stack has kernels once it is built; call it on data first.")
+        weights = {name: np.asarray(value) for name, value in self._layer_weights[0].items()}
+        return first_folding(
+            self.strategy, self.lookback, self._steps[0], weights["kernel"], weights.get("bias")
         )
 
     def _build_convolution(self, index: int, layer: KernelConvolution, channels: int) -> Weights:
@@ -298,6 +320,64 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             for past, value in zip((weights["mean"], weights["variance"]), moments, strict=True):
                 past.assign(past * layer.momentum + ops.cast(value, past.dtype) * (1.0 - layer.momentum))
         return moments
+
+
+@keras.saving.register_keras_serializable(package="forecaster")
+class ConvolutionControl(KernelStack):
+    """The control of a kernel stack: a flat Conv1D stack with as many parameters, as nearly as possible.
+
+    A comparison of liftings without it misleads. It takes the arguments and the input of the `KernelStack`
+    that it stands in for, and sees the same sessions as one row: see `match_parameters` for how it is matched
+    and `control` for the count. Under the head "last" it gives the filters of its one row.
+    """
+
+    def control(self, channels: int) -> Control:
+        """Return the layers and the exact number of parameters, for a number of channels."""
+        return match_parameters(self.strategy, self.lookback, self.kernel_layers, channels=channels)
+
+    def plan(self, channels: int) -> Plan:
+        """Say how the control is computed on a series of so many channels, and why."""
+        control = self.control(channels)
+        return plan(Row(), control.lookback, control.layers, self.head, self.execution, channels=channels)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Match the parameters for the channels of the input, and create the weights."""
+        channels = _channels(input_shape)
+        control = self.control(channels)
+        self.body = KernelStack(
+            Row(), control.lookback, control.layers, self.head, self.execution, dtype=self.dtype_policy
+        )
+        self.body.build(input_shape)
+
+    def call(self, inputs: Tensor, training: bool | None = None, series: bool = False) -> Tensor:
+        """Compute the features of windows, or with ``series`` of every window of a series; see `series`."""
+        return self.body(inputs, training=training, series=series)
+
+    def first_kernels(self) -> Folding:
+        """Return what the first convolution sees, as for a `KernelStack`."""
+        if not self.built:
+            raise NotFittedError("A control has kernels once it is built; call it on data first.")
+        return self.body.first_kernels()
+
+
+def _check_activation(name: str | None) -> None:
+    """Refuse an activation that Keras does not know."""
+    try:
+        keras.activations.get(name)
+    except ValueError as error:
+        raise ParameterError(
+            f"activation must be None or the name of a Keras activation, such as 'gelu'. Received: {name!r}."
+        ) from error
+
+
+def _channels(input_shape: Sequence[int | None]) -> int:
+    """Return the channels of ``(batch, sessions, channels)``."""
+    if len(input_shape) != 3 or input_shape[-1] is None:
+        raise ParameterError(
+            "KernelStack needs input (batch, sessions, channels) of known channels. "
+            f"Received: {tuple(input_shape)}."
+        )
+    return input_shape[-1]
 
 
 class _ParallelGlorot(keras.initializers.Initializer):  # type: ignore[misc]  # Keras is untyped

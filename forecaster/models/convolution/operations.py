@@ -215,14 +215,16 @@ def _part(
 
     Not by indexing: the gradient of TensorFlow's strided slice takes twenty times as long.
     """
-    begin, size = [0, 0, 0, 0], [-1, -1, -1, -1]
+    # Sizes are given where they are known, or a graph of unknown length would forget them.
+    begin, size = [0, 0, 0, 0], [-1, values.shape[1], -1, values.shape[3]]
+    one = sequence is not None and values.shape[1] > 1
     if start or end:
         begin[2], size[2] = start, ops.shape(values)[2] - start + end
-    if sequence is not None and values.shape[1] > 1:
+    if one:
         begin[1], size[1] = sequence, 1
     if channels is not None:
         begin[3], size[3] = channels.start, channels.stop - channels.start
-    if size != [-1, -1, -1, -1]:
+    if start or end or one or channels is not None:
         values = ops.slice(values, begin, size)
     return values if every == 1 else values[:, :, ::every]
 
@@ -291,10 +293,12 @@ def _acting(kernel: Tensor, stage: Stage) -> Tensor:
 
 def _correlate_time(values: Tensor, kernel: Tensor, spacing: int, every: int) -> Tensor:
     """Correlate every sequence with a kernel of ``(taps, channels, filters)``."""
-    kernel = ops.expand_dims(kernel, 0)
+    sequences, kernel = values.shape[1], ops.expand_dims(kernel, 0)
     if spacing == 1:
         return ops.conv(values, kernel, strides=(1, every), padding="valid")
     values = ops.conv(values, kernel, padding="valid", dilation_rate=(1, spacing))
+    # On a series of unknown length, TensorFlow's dilation forgets the other sizes too.
+    values = ops.reshape(values, (-1, sequences, ops.shape(values)[2], kernel.shape[-1]))
     return values if every == 1 else values[:, :, ::every]
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "Plan",
     "Reason",
     "Strategy",
+    "check_execution",
     "history_of",
     "match_parameters",
     "plan",
@@ -196,14 +197,12 @@ def plan(
         When an argument breaks a rule, or when the execution asked for is impossible.
     """
     check_choice("head", head, HEADS)
-    check_choice("execution", execution, EXECUTIONS)
     check_integer("channels", channels, 1)
     steps = trace(strategy, lookback, layers)
+    check_execution(execution, steps)
     window = compile_program(strategy, lookback, steps, head, channels, window=True)
     assert window is not None
     series = compile_program(strategy, lookback, steps, head, channels, window=False)
-    if execution == "series" and series is None:
-        raise impossible(steps)
     planned = _layers(strategy, lookback, steps, channels, window, series)
     cost = _total_cost(planned, window, series, head)
     chosen, reasons = _choose(execution, cost, planned)
@@ -232,17 +231,26 @@ def plan(
     )
 
 
-def impossible(steps: Sequence[Step]) -> ParameterError:
-    """Say why a stack cannot be computed in one pass over a series."""
-    causes = "; ".join(
+def check_execution(execution: str, steps: Sequence[Step]) -> str:
+    """Return ``execution`` when a stack can be computed so.
+
+    Raises
+    ------
+    ParameterError
+        When it is unknown; when it is "series" and a layer depends on where a window begins.
+    """
+    check_choice("execution", execution, EXECUTIONS)
+    causes = [
         f"layer {index} ({type(step.layer).__name__}): {reason.value}"
         for index, step in enumerate(steps)
         for reason in _blocking(step)
-    )
-    return ParameterError(
-        f"execution 'series' needs layers that do not depend on where a window begins; use 'auto'. "
-        f"Received: {causes}."
-    )
+    ]
+    if execution == "series" and causes:
+        raise ParameterError(
+            "execution 'series' needs layers that do not depend on where a window begins; use 'auto'. "
+            f"Received: {'; '.join(causes)}."
+        )
+    return execution
 
 
 def _choose(
@@ -484,6 +492,7 @@ def match_parameters(
     channels : int
         Channels of the series.
     """
+    check_integer("channels", channels, 1)
     steps = trace(strategy, lookback, layers)
     target = _count(layers, channels, strategy)
     sessions = lookback + history_of(strategy)
@@ -577,6 +586,8 @@ def _refilled(layers: Sequence[KernelLayer], channels: int, target: int) -> list
         return abs(_count(candidate, channels, Row()) - target)
 
     best = scaled(1000)
+    if distance(best) == 0:
+        return best
     upper = 1000
     while _count(scaled(upper), channels, Row()) < target:
         upper *= 2
