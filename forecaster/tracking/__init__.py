@@ -88,7 +88,6 @@ class Tracker:
     """
 
     def __init__(self, workspace: Path, experiment: str) -> None:
-        workspace = workspace.resolve()
         workspace.mkdir(parents=True, exist_ok=True)
         self.uri = f"sqlite:///{workspace / 'mlflow.db'}"
         self.experiment = experiment
@@ -98,7 +97,9 @@ class Tracker:
             self._experiment_id = (
                 found.experiment_id
                 if found
-                else self._client.create_experiment(experiment, (workspace / "mlartifacts").as_uri())
+                else self._client.create_experiment(
+                    experiment, (workspace.resolve() / "mlartifacts").as_uri()
+                )
             )
         except MlflowException as error:
             raise TrackingError(f"the tracking store {self.uri} cannot be opened: {error}") from error

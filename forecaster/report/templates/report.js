@@ -30,15 +30,13 @@
   const drawAll = (dark, size) => holders.forEach((holder) => draw(holder, dark, size));
   const redraw = () => holders.forEach((holder) => "drawn" in holder.dataset && draw(holder, isDark(), {}));
 
-  const observer = new IntersectionObserver(
-    (entries) => {
-      for (const entry of entries) {
-        if (entry.isIntersecting && !("drawn" in entry.target.dataset)) draw(entry.target, isDark(), {});
-      }
-    },
-    { rootMargin: "600px" },
-  );
-  holders.forEach((holder) => observer.observe(holder));
+  // One after another from the top, so that the page answers while the rest is drawn.
+  const drawFrom = (index) => {
+    if (index === holders.length) return;
+    if (!("drawn" in holders[index].dataset)) draw(holders[index], isDark(), {});
+    setTimeout(() => drawFrom(index + 1), 0);
+  };
+  drawFrom(0);
 
   const label = () => {
     button.textContent = isDark() ? "Light mode" : "Dark mode";
