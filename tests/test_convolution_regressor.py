@@ -337,6 +337,17 @@ def test_scaling_is_that_of_the_training_rows() -> None:
     np.testing.assert_allclose(model.predict(wild)[0], model.predict(X[30:31])[0], rtol=1e-12)
 
 
+def test_rows_of_zero_weight_are_left_out_to_the_bit() -> None:
+    """Over several batches, too, where they would thin out the others."""
+    X, y = noise(40, 6)
+    weights = np.arange(40.0) % 4.0
+    kept = weights > 0.0
+    model = ConvolutionRegressor(**SMALL, batch_size=8)
+    predicted = model.fit(X, y, sample_weight=weights).predict(X)
+    without = model.fit(X[kept], y[kept], sample_weight=weights[kept]).predict(X)
+    np.testing.assert_array_equal(predicted, without)
+
+
 def test_frames_keep_their_names() -> None:
     X, y = noise(20, 4)
     frame = pd.DataFrame(X, columns=["t-3", "t-2", "t-1", "t"])
