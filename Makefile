@@ -1,7 +1,7 @@
 # `make` lists the targets. `make run` and `make test` need nothing but Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all lint check setup setup-dev lock clean
+.PHONY: help run test test-all lint check docs setup setup-dev lock clean
 
 # Refused in one line, here, before a recipe starts: a recipe that fails adds a line of make's own.
 refusal = $(shell PYTHON='$(PYTHON)' .ci/find-python 2>&1 >/dev/null)
@@ -34,6 +34,9 @@ lint: setup-dev ## check style, types and the direction of imports
 	.venv/bin/lint-imports
 
 check: lint test-all ## check everything: run this before a commit
+
+docs: setup ## draw the pictures of docs/ anew
+	.venv/bin/python docs/make_images.py
 
 setup: ## make .venv with what the application needs
 	$(setup) core

@@ -30,6 +30,8 @@ DIGITS = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0], [100.0, 200.0, 300.0]])
 CROSS = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
 KERNEL_ROWS = (LIGHT.vermillion, LIGHT.green, LIGHT.grey)
 """Colour of each kernel row; its place among the digits of a tap tells it too."""
+WARM_TEXT = "#a84a00"
+"""Vermillion, darkened until small letters read."""
 WIDTH, HEIGHT, SMALL, TEXT = 30.0, 26.0, 11.5, 13.0
 """Size of a cell and of letters, in pixels."""
 
@@ -260,12 +262,10 @@ def draw_strategy(
     operator(picture, right + 20, middle, "=")
     taps_y = y + below
     for label, folding in foldings:
-        for number_of, (taps, first) in enumerate(complete_kernels(folding)):
-            title = label if number_of == 0 else ""
-            picture.text(right + 40, taps_y, title, SMALL, LIGHT.muted)
-            _, taps_y = draw_taps(
-                picture, right + 40, taps_y + (12 if title else 0), taps, first, width=tap_width
-            )
+        picture.text(right + 40, taps_y, label, SMALL, LIGHT.muted)
+        taps_y += 12
+        for taps, first in complete_kernels(folding):
+            _, taps_y = draw_taps(picture, right + 40, taps_y, taps, first, width=tap_width)
             taps_y += 8
         taps_y += 10
     return max(bottom, kernel_bottom, taps_y)
@@ -365,7 +365,7 @@ def calendar() -> Picture:
     lifting = CalendarFold(period=5)
     y = draw_window(picture, LEFT, TOP, 15, 4) + 26
     draw_strategy(
-        picture, y, lifting, 15, DIGITS, below=24,
+        picture, y, lifting, 15, DIGITS, below=24, tap_width=31,
         foldings=[("folded: period 5", fold(DIGITS, lifting, 15, "valid"))],
     )  # fmt: skip
     return picture
@@ -642,7 +642,7 @@ def response() -> Picture:
             "polyline", points=points, fill="none", stroke=colour, stroke_width=2.5, stroke_dasharray=dashes
         )
     picture.text(*place(18, 1.42), "this week less last week", SMALL, LIGHT.blue)
-    picture.text(*place(33, 1.05), "mean of two weeks", SMALL, LIGHT.vermillion)
+    picture.text(*place(33, 1.05), "mean of two weeks", SMALL, WARM_TEXT)
     return picture
 
 
@@ -693,7 +693,7 @@ def alignment() -> Picture:
                     x + session * WIDTH + 1, y + 1, WIDTH - 2, HEIGHT - 2, fill="none",
                     stroke=LIGHT.vermillion, stroke_width=2,
                 )  # fmt: skip
-                picture.text(x + session * WIDTH, y + HEIGHT + 20, "not read", SMALL, LIGHT.vermillion)
+                picture.text(x + session * WIDTH, y + HEIGHT + 20, "not read", SMALL, WARM_TEXT)
         for position in range(axis.count):
             places = [place for _, place in axis.acting(position)]
             begin, end, under = x + places[0] * WIDTH + 3, x + (places[-1] + 1) * WIDTH - 3, y + HEIGHT + 8
@@ -738,11 +738,11 @@ PICTURES: dict[str, Callable[[], Picture]] = {
 }
 
 
-def main() -> None:
-    """Write every picture."""
-    FOLDER.mkdir(exist_ok=True)
+def main(folder: Path = FOLDER) -> None:
+    """Write every picture into a folder."""
+    folder.mkdir(exist_ok=True)
     for name, draw in PICTURES.items():
-        (FOLDER / f"{name}.svg").write_text(draw().svg(), encoding="utf-8", newline="\n")
+        (folder / f"{name}.svg").write_text(draw().svg(), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
