@@ -236,6 +236,10 @@ CASES = {
     ),
     "channel normalization": Case(Lagged(lags=(0, 3, 4)), (conv(3, (2, 2)), KernelNormalization("channels"))),
     "window normalization": Case(Lagged(rows=4), (conv(3, (2, 3)), KernelNormalization("window"))),
+    "batch normalization, last": Case(
+        Lagged(lags=(0, 1, 5)), (conv(3, (3, 3)), KernelNormalization()), head="last"
+    ),
+    "window normalization, last": Case(Row(), (conv(3, (1, 3)), KernelNormalization("window")), head="last"),
     "calendar": Case(CalendarFold(5), (conv(3, (2, 3), activation="tanh"), conv(2, (1, 2)))),
     "calendar, full height": Case(CalendarFold(4), (conv(3, (3, 2)),), head="last"),
     "calendar, same": Case(CalendarFold(4), (conv(3, (2, 3), padding="same", strides=(2, 2)),)),
@@ -508,6 +512,27 @@ def test_keras_pads_the_same_where_no_session_is_left_over(padding: str) -> None
     np.testing.assert_allclose(ours, np.asarray(theirs(lifted)).reshape(3, -1), rtol=1e-12, atol=1e-12)
 
 
+def test_batch_normalization_is_keras_in_training_and_after() -> None:
+    layers: list[KernelLayer] = [conv(3, (2, 3)), KernelNormalization(momentum=0.8)]
+    stack = KernelStack(Lagged(rows=3), 6, layers, "flatten", dtype="float64")
+    x = np.random.default_rng(2).standard_normal((5, stack.sessions + 2, 2))
+    stack.build(x.shape)
+    lifted = np.concatenate([Lagged(rows=3)(x[:, k : k + stack.sessions]) for k in range(3)])
+    theirs = keras.Sequential(
+        [
+            keras.layers.Conv2D(3, (2, 3), dtype="float64"),
+            keras.layers.BatchNormalization(momentum=0.8, dtype="float64"),
+        ]
+    )
+    theirs.build(lifted.shape)
+    theirs.layers[0].set_weights(stack.get_weights()[:2])
+    for training in (True, True, False):
+        ours = stack.series(x, training=training)
+        expected = np.asarray(theirs(lifted, training=training)).reshape(3, 5, -1).swapaxes(0, 1)
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(stack.get_weights()[-1], theirs.get_weights()[-1], rtol=1e-9)
+
+
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize(("size", "stride"), [(1, 3), (2, 2), (2, 3), (3, 2), (4, 5)])
 @pytest.mark.parametrize("strategy", [Row(), Column()], ids=repr)
@@ -543,6 +568,17 @@ def test_the_plan_of_the_production_stack() -> None:
     assert planned.cost.lifted == 28 * first + 20 * second
     assert planned.cost.folded == 9 * first + second
     assert planned.cost.series == first + second
+
+
+def test_rows_set_apart_cost_no_more_than_their_own_columns() -> None:
+    layers = [conv(1, (2, 3)), conv(1, (1, 2))]
+    planned = plan(Lagged(lags=(0, 1, 5, 7)), 12, layers, "flatten", channels=1)
+    assert [layer.sequences for layer in planned.layers] == [3, 3]
+    shared = plan(Lagged(lags=(0, 1, 5, 9)), 12, layers, "flatten", channels=1)  # 1, 5 and 5, 9 alike
+    assert [layer.sequences for layer in shared.layers] == [2, 2]
+    # Twelve columns less two, less one: each of the three rows is computed for its own columns only.
+    assert planned.layers[1].cost.folded == 3 * 9 * 2 == planned.layers[1].cost.lifted
+    assert planned.layers[1].cost.series == 3 * 2
 
 
 def test_evenly_spaced_lags_stay_one_sequence_at_any_depth() -> None:
@@ -890,8 +926,8 @@ def test_parallel_filters_start_as_large_as_the_conv1d_that_they_are() -> None:
         ),
         (
             lambda: KernelStack(Row(), 9, [conv(1, (2, 3), dilation=(2, 1), padding="same")]),
-            r"a kernel must meet at least one row, or its output is the bias; use an odd number of kernel rows, "
-            r"or row dilation 1. Received: 2 kernel rows with row dilation 2 on 1 rows, padded 'same'",
+            r"a kernel must meet at least one row, or its output is the bias; use an odd number of kernel "
+            r"rows, or row dilation 1. Received: 2 kernel rows with row dilation 2 on 1 rows, padded 'same'",
         ),
         (
             lambda: KernelStack(Parallel(), 9, [conv(1, (3, 3), dilation=(2, 1))]),

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from forecaster.models.convolution import runtime  # noqa: F401  # before Keras
+
+# isort: split
 import keras
 import numpy as np
 from keras import ops
@@ -90,6 +93,16 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     ------
     ParameterError
         When an argument breaks a rule; when the input has another rank or length.
+
+    Examples
+    --------
+    >>> from forecaster.liftings import Lagged
+    >>> layers = [KernelConvolution(16, (4, 5), activation="gelu"), KernelConvolution(16, (1, 5))]
+    >>> body = KernelStack(Lagged(lags=(0, 1, 5, 21)), lookback=32, layers=layers)
+    >>> body(np.zeros((8, 53, 9))).shape  # eight windows of nine channels
+    TensorShape([8, 16])
+    >>> body.series(np.zeros((2, 500, 9))).shape  # every window of two series
+    TensorShape([2, 448, 16])
     """
 
     def __init__(

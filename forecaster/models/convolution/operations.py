@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from forecaster.models.convolution import runtime  # noqa: F401  # before Keras
+
+# isort: split
 import keras
 import numpy as np
 from keras import ops
@@ -216,7 +219,8 @@ def _part(
     Not by indexing: the gradient of TensorFlow's strided slice takes twenty times as long.
     """
     # Sizes are given where they are known, or a graph of unknown length would forget them.
-    begin, size = [0, 0, 0, 0], [-1, values.shape[1], -1, values.shape[3]]
+    begin: list[Any] = [0, 0, 0, 0]
+    size: list[Any] = [-1, values.shape[1], -1, values.shape[3]]
     one = sequence is not None and values.shape[1] > 1
     if start or end:
         begin[2], size[2] = start, ops.shape(values)[2] - start + end

@@ -34,9 +34,7 @@ __all__ = [
     "LayerPlan",
     "Plan",
     "Reason",
-    "Strategy",
     "check_execution",
-    "history_of",
     "match_parameters",
     "plan",
 ]
