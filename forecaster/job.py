@@ -112,7 +112,9 @@ class FilesPrices(Spec):
         from forecaster.prices.files import FilesSource
 
         paths = (self.path,) if isinstance(self.path, str) else self.path
-        return FilesSource(tuple(str(folder / path) for path in paths), self.symbols)
+        # A path from `~` is absolute once the source has expanded it.
+        placed = (path if path.startswith("~") else str(folder / path) for path in paths)
+        return FilesSource(tuple(placed), self.symbols)
 
 
 PricesSpec = Annotated[SamplePrices | FilesPrices, Field(discriminator="kind")]
@@ -221,9 +223,16 @@ class LaggedStrategy(Strategy):
             raise ValueError("lags are distinct")
         return lags
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_lags(cls, data: object) -> object:
+        if isinstance(data, Mapping) and not {"lags", "rows"} & set(data):
+            return {**data, "lags": (0, 1, 5, 21)}
+        return data
+
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Self:
-        if self.lags and self.rows:
+        if bool(self.lags) == bool(self.rows):
             raise ValueError(
                 f"give lags or rows, not both; received lags {list(self.lags)}, rows {self.rows}"
             )
@@ -234,9 +243,7 @@ class LaggedStrategy(Strategy):
     @property
     def lag_set(self) -> tuple[int, ...]:
         """Delay of each row."""
-        if self.rows:
-            return tuple(row * self.stride for row in range(self.rows))
-        return self.lags or (0, 1, 5, 21)
+        return self.lags or tuple(row * self.stride for row in range(self.rows))
 
     @property
     def history(self) -> int:

@@ -388,6 +388,10 @@ ERRORS = [
         r"^models\[0\]\.strategy: give lags or rows, not both; received lags \[0, 1\], rows 2$",
     ),
     (
+        strategy("kind: lagged, lags: []"),
+        r"^models\[0\]\.strategy: give lags or rows, not both; received lags \[\], rows 0$",
+    ),
+    (
         strategy("kind: lagged, stride: 2"),
         r"^models\[0\]\.strategy: a stride goes with rows; received stride 2 without rows$",
     ),
