@@ -63,9 +63,9 @@ def diebold_mariano(difference: Array, horizon: int) -> Comparison:
     Notes
     -----
     Diebold and Mariano, "Comparing Predictive Accuracy", Journal of Business and Economic Statistics 13
-    (1995), with a Bartlett HAC variance over at least 2h lags and the small-sample correction of Harvey,
-    Leybourne and Newbold, "Testing the equality of prediction mean squared errors", International Journal of
-    Forecasting 13 (1997), equation 9. The number of lags for h = 1 is the rule ``4 (n / 100) ** (2 / 9)``.
+    (1995), with a Bartlett HAC variance and the small-sample correction of Harvey, Leybourne and Newbold,
+    "Testing the equality of prediction mean squared errors", International Journal of Forecasting 13 (1997),
+    equation 9. The number of lags is the larger of 2h and the rule ``4 (n / 100) ** (2 / 9)``.
     """
     n, needed = len(difference), _days_needed(horizon)
     if n < needed:
