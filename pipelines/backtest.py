@@ -105,6 +105,11 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         span.embargo,
         span.rolling,
     )
+    if not any(np.isfinite(fold.test.targets).any() for fold in over):
+        raise ParameterError(
+            "a backtest needs at least one outcome that is known. Received: none, for origins from "
+            f"{span.start} on and prices until {data.panel.calendar[-1]}; start earlier"
+        )
     total = len(job.models) * len(over)
     tables, fold_rows, kernels, parameters = [], [], [], {}
     builders = {spec.name: _builder(job, number) for number, spec in enumerate(job.models)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -46,12 +47,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback o
 @contextmanager
 def _errors(debug: bool) -> Iterator[None]:
     """Turn an error into one line and an exit code."""
+    # A scheduler stops a job by SIGTERM: it shall clean up as Ctrl-C does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        _fail("interrupted; finished results are kept, nothing is half-written", INTERRUPTED, debug)
+        _fail("interrupted; the results are as they were, nothing is half-written", INTERRUPTED, debug)
     except (JobError, DataError, ParameterError) as error:
         _fail(str(error), BAD_INPUT, debug)
     except ForecasterError as error:
@@ -59,6 +62,8 @@ def _errors(debug: bool) -> Iterator[None]:
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback"
         _fail(text, FAILED, debug)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
@@ -160,9 +165,9 @@ def backtest(config: Config, output: Output, debug: Debug = False) -> None:
         from pipelines.results import staged
 
         data = load_data(job, config.parent, job.minimum_sessions)
-        with _progress() as progress:
-            result = backtest_job(job, data, progress)
         with staged(output) as staging:
+            with _progress() as progress:
+                result = backtest_job(job, data, progress)
             write_backtest(result, staging)
         _show_leaderboard(result)
         print(f"Results: {output}")

@@ -43,12 +43,12 @@ def forecast_job(job: Job, folder: Path, as_of: date | None, output: Path, progr
     origins = Windows(panel, panel.last_rows(), job.horizons)
     session = panel.calendar[-1]
     tables = []
-    for number, spec in enumerate(job.models):
-        progress(spec.name, number, len(job.models))
-        model = fit_model(job, spec.name, panel, np.datetime64(session, "D"))
-        tables.append(forecast_table(spec.name, origins, model.predict(origins)))
-    progress("done", len(job.models), len(job.models))
     with staged(output) as staging:
+        for number, spec in enumerate(job.models):
+            progress(spec.name, number, len(job.models))
+            model = fit_model(job, spec.name, panel, np.datetime64(session, "D"))
+            tables.append(forecast_table(spec.name, origins, model.predict(origins)))
+        progress("done", len(job.models), len(job.models))
         write_table(pd.concat(tables, ignore_index=True), staging / "forecasts.parquet")
         write_quality(data.prices, staging)
     return data

@@ -22,9 +22,11 @@ __all__ = ["staged", "write_json", "write_quality", "write_table"]
 def staged(output: Path) -> Iterator[Path]:
     """Give a folder to write into, and move its files to the output only when all of them are whole.
 
-    A step that fails, or is killed, leaves the output as it was.
+    A step that fails, or is interrupted, leaves the output as it was. Opened before the work is done, so that
+    an output that cannot be written is refused at once and not after it.
     """
     try:
+        made = not output.exists()
         output.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=output))
     except OSError as error:
@@ -35,6 +37,8 @@ def staged(output: Path) -> Iterator[Path]:
             path.replace(output / path.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if made and not any(output.iterdir()):
+            output.rmdir()
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -77,12 +77,12 @@ def run_job(job: Job, path: Path, output: Path, progress: Progress) -> RunResult
         "seed": job.seed,
         **{f"backtest.{key}": value for key, value in job.backtest.model_dump(mode="json").items()},
     }
-    with tracker.run(job.name, params, tags) as run_id:
+    # The output outside, so that it changes only when all is done, the tracking too.
+    with staged(output) as staging, tracker.run(job.name, params, tags) as run_id:
         result = backtest_job(job, data, progress)
         steps = 5
         progress("results", 0, steps)
-        with staged(output) as staging:
-            write_backtest(result, staging)
+        write_backtest(result, staging)
         progress("tracking", 1, steps)
         champion_run = _record(tracker, run_id, job, result, tags)
         progress(f"champion {result.champion.model}", 2, steps)
@@ -97,11 +97,10 @@ def run_job(job: Job, path: Path, output: Path, progress: Progress) -> RunResult
                 "version": registered,
             }
         }
-        with staged(output) as staging:
-            write_table(latest, staging / "latest.parquet")
-            write_table(recent_prices(result.data.panel, SHOWN_SESSIONS), staging / "recent_prices.parquet")
-            write_json(summary, staging / "summary.json")
-        report = write_report(output, output / "report.html")
+        write_table(latest, staging / "latest.parquet")
+        write_table(recent_prices(result.data.panel, SHOWN_SESSIONS), staging / "recent_prices.parquet")
+        write_json(summary, staging / "summary.json")
+        write_report(staging, staging / "report.html")
         progress("artifacts", 4, steps)
         names = (
             "scores.csv",
@@ -111,9 +110,11 @@ def run_job(job: Job, path: Path, output: Path, progress: Progress) -> RunResult
             "summary.json",
             "report.html",
         )
-        tracker.log_files(run_id, [output / name for name in names])
+        tracker.log_files(run_id, [staging / name for name in names])
         progress("done", steps, steps)
-    return RunResult(result, f"models:/forecaster-{job.name}@champion (version {registered})", report)
+    return RunResult(
+        result, f"models:/forecaster-{job.name}@champion (version {registered})", output / "report.html"
+    )
 
 
 def _record(tracker: Tracker, run_id: str, job: Job, result: BacktestResult, tags: dict[str, str]) -> str:

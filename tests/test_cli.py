@@ -136,6 +136,19 @@ def test_a_second_backtest_gives_the_same_bytes(backtested: Path, tmp_path: Path
         assert (tmp_path / "out" / name).read_bytes() == (backtested / name).read_bytes()
 
 
+def test_paths_are_relative_to_the_job_or_to_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, folder = tmp_path / "home", tmp_path / "jobs"
+    home.mkdir()
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    table(("ON",)).to_csv(home / "prices.csv", index=False)
+    models = "[{kind: historical}]"
+    for path in ("../home/prices.csv", "~/prices.csv", "../home/*.csv"):
+        job = write_job(folder, path=f'"{path}"', models=models)
+        result = call("forecast", job, "--output", tmp_path / "out")
+        assert result.exit_code == 0, result.stderr
+
+
 def test_a_parquet_file_gives_what_a_csv_gives(backtested: Path, tmp_path: Path) -> None:
     data = table()
     data = data.assign(session=pd.to_datetime(data["session"]), close=data["close"].astype(float))
@@ -203,6 +216,8 @@ def _short(data: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([part.head(20) for _, part in data.groupby("symbol")])
 
 
+LAST = table(("ON",))["session"].iloc[-1]
+
 BAD_SYMBOL = {
     "text in a number column": (_text, ["abc", "close"]),
     "duplicate sessions": (_twice, ["2000-02-14"]),
@@ -250,6 +265,7 @@ def test_a_bad_symbol_among_good_ones_is_left_out_by_name(case: str, tmp_path: P
         (table(("ON",)).rename(columns={"close": "Close"}), {}, ["close"]),
         (table(("ON",)), {"symbols": "[ONN]"}, ["ONN", "did you mean 'ON'"]),
         (table(("ON",)), {"start": "2031-01-01"}, ["2031-01-01"]),
+        (table(("ON",)), {"start": LAST}, ["no", LAST, "start earlier"]),
         (table(("ON",)), {"start": "2000-01-10"}, ["100"]),
         (
             table(("ON",)),
@@ -266,6 +282,7 @@ def test_a_bad_symbol_among_good_ones_is_left_out_by_name(case: str, tmp_path: P
         "misspelt column",
         "unknown symbol",
         "start after the data",
+        "start at the last session",
         "start too early to learn",
         "a lag longer than the history",
         "more lags than the history",
@@ -279,7 +296,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     line = complaint(result)
     for word in words:
         assert word in line
-    assert not list(tmp_path.glob("out/*"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_symbol_among_known_is_left_out(tmp_path: Path) -> None:
@@ -351,15 +368,21 @@ def test_a_bad_job_file(name: str, text: str | None, words: list[str], command: 
         assert word in complaint(result)
 
 
-def test_an_output_that_is_a_file_is_refused_and_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["run", "backtest", "forecast"])
+def test_an_output_that_is_a_file_is_refused_before_the_work_and_kept(command: str, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    result = call("forecast", write_job(tmp_path, table()), "--output", tmp_path / "out")
+    job = write_job(tmp_path, table(), more=f"workspace: {tmp_path / 'workspace'}")
+    result = call(command, job, "--output", tmp_path / "out")
     assert result.exit_code == 2
-    assert "out" in complaint(result)
+    assert "out: File exists" in complaint(result)
+    assert "historical (" not in result.stderr  # no model was fitted first
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_an_interrupted_backtest_leaves_the_last_results(backtested: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_backtest_leaves_the_last_results(
+    stop: signal.Signals, backtested: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "out"
     output.mkdir()
     (output / "scores.csv").write_text("the last whole result")
@@ -368,13 +391,32 @@ def test_an_interrupted_backtest_leaves_the_last_results(backtested: Path, tmp_p
     command = [sys.executable, "-m", "pipelines.cli", "backtest", str(job), "--output", str(output)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     time.sleep(12)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert "interrupted" in stderr
     assert [path.name for path in output.iterdir()] == ["scores.csv"]
     assert (output / "scores.csv").read_text() == "the last whole result"
+
+
+@pytest.mark.parametrize("spoil", ["a file in its place", "a damaged store"])
+def test_a_run_that_cannot_track_says_so_and_leaves_the_last_results(spoil: str, tmp_path: Path) -> None:
+    workspace, output = tmp_path / "workspace", tmp_path / "out"
+    output.mkdir()
+    (output / "scores.csv").write_text("the last whole result")
+    if spoil == "a file in its place":
+        workspace.write_text("mine")
+    else:
+        workspace.mkdir()
+        (workspace / "mlflow.db").write_text("garbage")
+    result = call("run", write_job(tmp_path, table(), more=f"workspace: {workspace}"), "--output", output)
+    assert result.exit_code == (2 if workspace.is_file() else 1)
+    assert str(workspace) in complaint(result)
+    assert "internal error" not in result.stderr
+    assert [(path.name, path.read_text()) for path in output.iterdir()] == [
+        ("scores.csv", "the last whole result")
+    ]
 
 
 def test_validate_and_schema() -> None:

@@ -18,12 +18,11 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 
 import mlflow
 from mlflow.entities import Metric, Param, RunStatus
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 
-from forecaster.errors import TrackingError
+from forecaster.errors import JobError, TrackingError
 from forecaster.quantiles import quantile_columns
 
 __all__ = ["CHAMPION", "Tracker"]
@@ -83,12 +82,18 @@ class Tracker:
 
     Raises
     ------
+    JobError
+        If the workspace cannot be made.
     TrackingError
         If the store cannot be opened.
     """
 
     def __init__(self, workspace: Path, experiment: str) -> None:
-        workspace.mkdir(parents=True, exist_ok=True)
+        try:
+            workspace.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise JobError(f"the workspace {workspace} cannot be written to: {reason}") from None
         self.uri = f"sqlite:///{workspace / 'mlflow.db'}"
         self.experiment = experiment
         try:
@@ -101,8 +106,10 @@ class Tracker:
                     experiment, (workspace.resolve() / "mlartifacts").as_uri()
                 )
             )
-        except MlflowException as error:
-            raise TrackingError(f"the tracking store {self.uri} cannot be opened: {error}") from error
+        # MLflow lets the database's own errors through, which are long and of many types.
+        except Exception as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise TrackingError(f"the tracking store {self.uri} cannot be opened: {reason}") from error
 
     @contextmanager
     def run(self, name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[str]:
