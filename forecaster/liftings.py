@@ -386,7 +386,7 @@ class Lagged(_Placed):
                 "Lagged takes either lags, or rows and stride. "
                 f"Received: lags={self.lags!r}, rows={self.rows!r}, stride={self.stride!r}."
             )
-        if not isinstance(self.lags, Sequence | np.ndarray):
+        if not isinstance(self.lags, Sequence | np.ndarray) or getattr(self.lags, "ndim", 1) == 0:
             raise ParameterError(f"Lagged: lags must be a sequence of integers. Received: {self.lags!r}.")
         lags = tuple(check_integer("Lagged: every lag", lag, 0) for lag in self.lags)
         if not lags:

@@ -341,6 +341,10 @@ def test_tapers_change_the_weights_of_a_segment() -> None:
         (lambda: Lagged(lags="ab"), "Lagged: every lag must be an integer of at least 0. Received: 'a'."),  # type: ignore[arg-type]
         (lambda: Lagged(lags=()), "Lagged: lags must name at least one lag. Received: none."),
         (lambda: Lagged(lags=5), "Lagged: lags must be a sequence of integers. Received: 5."),  # type: ignore[arg-type]
+        (
+            lambda: Lagged(lags=np.array(5)),
+            "Lagged: lags must be a sequence of integers. Received: array(5).",
+        ),
         (lambda: Lagged(lags={0, 1}), "Lagged: lags must be a sequence of integers. Received: {0, 1}."),  # type: ignore[arg-type]
         (
             lambda: Lagged(lags=(0, 5, 5)),
