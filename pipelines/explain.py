@@ -13,7 +13,9 @@ def explain_job(job: Job) -> str:
     """Say, for each convolution of a job, what the planner chose for each layer and what that costs."""
     blocks = [
         f"{job.name}: {len(job.models)} models, horizons {', '.join(map(str, job.horizons))}, lookback "
-        f"{job.lookback}; an origin needs {job.warm_up} sessions up to it"
+        f"{job.lookback}; an origin needs {job.warm_up} sessions up to it\n"
+        "Of a convolution, 'windows' says how it is computed on a batch of windows, as a job trains and "
+        "forecasts; 'series' how on all windows of a whole series."
     ]
     for spec in job.models:
         if isinstance(spec, ConvolutionModel):

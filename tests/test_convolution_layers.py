@@ -342,8 +342,22 @@ def test_the_plan_counts_what_is_there(case: Case) -> None:
         assert any(reason.blocks_series for layer in planned.layers for reason in layer.reasons)
     assert (planned.window == "folded") == (planned.cost.folded < planned.cost.lifted)
     text = planned.explain()
-    assert len(text.splitlines()) >= 2 + len(case.layers)
+    assert len(text.splitlines()) >= 2 + 2 * len(case.layers)
+    for layer in planned.layers:
+        assert f"receptive field {layer.receptive_field} session" in text
+        assert f"{layer.parameters:,} parameters; multiply-adds a window: {layer.cost}" in text
     assert all(reason.value in text for layer in planned.layers for reason in layer.reasons)
+
+
+@every_case
+def test_keras_wrappers_are_told_the_shape_of_the_features(case: Case) -> None:
+    stack = case.stack()
+    inputs = keras.Input((3, stack.sessions, case.channels))
+    features = case.plan().features
+    assert stack.compute_output_shape((5, stack.sessions, case.channels)) == (5, features)
+    assert keras.layers.TimeDistributed(stack)(inputs).shape == (None, 3, features)
+    whole = keras.Input((stack.sessions + 6, case.channels))
+    assert stack(whole, series=True).shape[1:] == (7, features)
 
 
 @every_case

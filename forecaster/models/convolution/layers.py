@@ -237,6 +237,14 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
 
     # --- calls ------------------------------------------------------------------------------------------
 
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, int]:
+        """Return ``(batch, features)`` for windows ``(batch, sessions, channels)``; wrappers ask for it."""
+        return input_shape[0], self.plan(_channels(input_shape)).features
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Trace the call, which checks its input and knows ``series``; a shape alone does not."""
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
     def call(self, inputs: Tensor, training: bool | None = None, series: bool = False) -> Tensor:
         """Compute the features of windows, or with ``series`` of every window of a series; see `series`."""
         length = inputs.shape[1] if len(inputs.shape) == 3 else None

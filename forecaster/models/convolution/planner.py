@@ -76,6 +76,10 @@ class Cost:
     folded: int
     series: int | None
 
+    def __str__(self) -> str:
+        series = "-" if self.series is None else f"{self.series:,}"
+        return f"lifted {self.lifted:,}, folded {self.folded:,}, series {series}"
+
 
 @dataclass(frozen=True)
 class LayerPlan:
@@ -152,22 +156,23 @@ class Plan:
 
     def explain(self) -> str:
         """Say in a few lines how the stack is computed, what it costs and why."""
-        series = "-" if self.cost.series is None else f"{self.cost.series:,}"
         lines = [
             f"windows {self.window}, series {self.series}; {self.parameters:,} parameters; "
             f"{self.features} features from the last {self.memory} of {self.sessions} sessions",
-            f"multiply-adds a window: lifted {self.cost.lifted:,}, folded {self.cost.folded:,}, "
-            f"series {series}",
+            f"multiply-adds a window: {self.cost}",
             *(f"  {reason.value}" for reason in self.reasons),
         ]
         for index, layer in enumerate(self.layers):
             rows, columns, channels = layer.outputs
-            lines.append(
+            field = layer.receptive_field
+            lines += [
                 f"layer {index} {type(layer.layer).__name__}: {rows} x {columns} x {channels}, "
                 f"{layer.sequences} sequence{'s' if layer.sequences > 1 else ''}, windows {layer.window}, "
-                f"series {layer.series}, {layer.receptive_field} sessions, {layer.parameters:,} parameters"
-            )
-            lines += [f"  {reason.value}" for reason in layer.reasons]
+                f"series {layer.series}",
+                f"  receptive field {field} session{'s' if field > 1 else ''}; "
+                f"{layer.parameters:,} parameters; multiply-adds a window: {layer.cost}",
+                *(f"  {reason.value}" for reason in layer.reasons),
+            ]
         return "\n".join(lines)
 
 
