@@ -107,6 +107,13 @@ def _load(config: Path) -> Job:
     return load_job(config)
 
 
+def _date(text: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise JobError(f"--as-of is a date written YYYY-MM-DD. Received: {text!r}") from None
+
+
 def _quiet() -> None:
     """Silence the libraries' noise on a user's terminal; errors still come through."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -115,15 +122,17 @@ def _quiet() -> None:
 
 def _finish(data: JobData, minimum_coverage: float) -> None:
     """Say which symbols were left out, and end with the exit code that follows."""
+    for finding in data.prices.findings:
+        if finding.code == "stopped":
+            print(f"warning: {finding.symbol}: {finding.message}", file=sys.stderr)
     failures = data.prices.failures
     for symbol, reason in failures.items():
         print(f"forecaster: left out {symbol}: {reason}", file=sys.stderr)
     if not failures:
         return
-    share = len(data.prices.frames) / (len(data.prices.frames) + len(failures))
-    if share < minimum_coverage:
+    if data.coverage < minimum_coverage:
         print(
-            f"forecaster: only {share:.0%} of the symbols succeeded, below the minimum coverage of "
+            f"forecaster: only {data.coverage:.0%} of the symbols succeeded, below the minimum coverage of "
             f"{minimum_coverage:.0%}",
             file=sys.stderr,
         )
@@ -179,8 +188,10 @@ def forecast(
     config: Config,
     output: Output,
     as_of: Annotated[
-        datetime | None,
-        typer.Option("--as-of", formats=["%Y-%m-%d"], help="The evening; the last session if not given."),
+        str | None,
+        typer.Option(
+            "--as-of", help="The evening, YYYY-MM-DD; the last session if not given.", metavar="DATE"
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -190,7 +201,7 @@ def forecast(
         job = _load(config)
         from pipelines.forecast import forecast_job
 
-        evening: date | None = as_of.date() if as_of else None
+        evening = _date(as_of) if as_of is not None else None
         with _progress() as progress:
             data = forecast_job(job, config.parent, evening, output, progress)
         last = str(data.panel.calendar[-1])
@@ -212,7 +223,11 @@ def report(
     with _errors(debug):
         from forecaster.report import write_report
 
-        print(f"Report: {write_report(results, output or results / 'report.html')}")
+        target = output or results / "report.html"
+        try:
+            print(f"Report: {write_report(results, target)}")
+        except OSError as error:
+            raise JobError(f"the report cannot be written to {target}: {error.strerror or error}") from None
 
 
 @app.command()

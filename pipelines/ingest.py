@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -11,8 +11,11 @@ import pandas as pd
 
 from forecaster.errors import DataError
 from forecaster.job import Job
-from forecaster.prices.base import LoadedPrices, Source, content_hash, load_prices
+from forecaster.prices.base import Finding, LoadedPrices, Source, content_hash, load_prices
 from forecaster.windows import Panel
+
+STOPPED_AFTER = 10
+"""Sessions of the others after which a series counts as stopped."""
 
 __all__ = ["JobData", "load_data", "recent_prices", "without"]
 
@@ -35,9 +38,14 @@ class JobData:
     prices: LoadedPrices
     data_version: str
 
+    @property
+    def coverage(self) -> float:
+        """Share of the symbols that can be used."""
+        return len(self.prices.frames) / (len(self.prices.frames) + len(self.prices.failures))
+
 
 class _AsOf:
-    """A source that forgets what came after a session, before anything is checked."""
+    """A source that forgets what came after a session, before the prices are checked."""
 
     def __init__(self, source: Source, as_of: date) -> None:
         self._source, self._as_of = source, pd.Timestamp(as_of)
@@ -75,7 +83,23 @@ def load_data(job: Job, folder: Path, minimum_sessions: int, as_of: date | None 
     if not prices.frames:
         reasons = "; ".join(f"{symbol}: {reason}" for symbol, reason in prices.failures.items())
         raise DataError(f"no symbol can be used: {reasons}")
-    return JobData(Panel.from_prices(prices.frames, job.returns), prices, content_hash(prices.frames))
+    panel = Panel.from_prices(prices.frames, job.returns)
+    known = replace(prices, findings=prices.findings + _stopped(panel))
+    return JobData(panel, known, content_hash(prices.frames))
+
+
+def _stopped(panel: Panel) -> tuple[Finding, ...]:
+    """Find series that end well before the others: a forecast from their last session is an old one."""
+    findings = []
+    for symbol, row in zip(panel.symbols, panel.last_rows(), strict=True):
+        last = panel.sessions[row]
+        behind = int((panel.calendar > last).sum())
+        if behind > STOPPED_AFTER:
+            message = f"its last session is {last}, {behind} sessions before the last of the others"
+            findings.append(
+                Finding(symbol, "stopped", "warning", behind, date.fromisoformat(str(last)), message, "kept")
+            )
+    return tuple(findings)
 
 
 def without(data: JobData, failures: dict[str, str]) -> JobData:

@@ -112,9 +112,12 @@ def run_job(job: Job, path: Path, output: Path, progress: Progress) -> RunResult
         )
         tracker.log_files(run_id, [staging / name for name in names])
         progress("done", steps, steps)
-    return RunResult(
-        result, f"models:/forecaster-{job.name}@champion (version {registered})", output / "report.html"
-    )
+    address = f"models:/forecaster-{job.name}"
+    if result.data.coverage >= job.minimum_coverage:
+        registered_as = f"{address}@champion (version {registered})"
+    else:
+        registered_as = f"{address}/{registered}; the champion stays, for too few symbols succeeded"
+    return RunResult(result, registered_as, output / "report.html")
 
 
 def _record(tracker: Tracker, run_id: str, job: Job, result: BacktestResult, tags: dict[str, str]) -> str:
@@ -180,8 +183,13 @@ def _champion(
                     "forecaster.fitted_until": str(session),
                 }
                 example = _example(data, job.warm_up + 1)
-                version_number = tracker.register_champion(
-                    run_id, f"forecaster-{job.name}", saved, example, about
+                version_number = tracker.register(
+                    run_id,
+                    f"forecaster-{job.name}",
+                    saved,
+                    example,
+                    about,
+                    data.coverage >= job.minimum_coverage,
                 )
     return version_number, pd.concat(tables, ignore_index=True)
 

@@ -419,6 +419,53 @@ def test_a_run_that_cannot_track_says_so_and_leaves_the_last_results(spoil: str,
     ]
 
 
+def test_a_symbol_that_stopped_is_forecast_with_a_warning(tmp_path: Path) -> None:
+    data = pd.concat([table(("OLD",), 350), table(("ON",))])
+    result = call("forecast", write_job(tmp_path, data), "--output", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "warning: OLD: its last session is 2001-05-04, 50 sessions before" in result.stderr
+    findings = pd.read_csv(tmp_path / "out" / "findings.csv")
+    assert findings.query("code == 'stopped'")["symbol"].tolist() == ["OLD"]
+
+
+def test_an_evening_that_is_no_date(tmp_path: Path) -> None:
+    job = write_job(tmp_path, table())
+    result = call("forecast", job, "--as-of", "yesterday", "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "--as-of is a date written YYYY-MM-DD. Received: 'yesterday'" in complaint(result)
+
+
+def test_a_report_that_cannot_be_written(backtested: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = call("report", backtested, "--output", tmp_path / "file" / "report.html")
+    assert result.exit_code == 2
+    assert "cannot be written" in complaint(result)
+
+
+def test_explain_says_execution_field_parameters_and_cost_of_each_layer() -> None:
+    result = call("explain", "configs/quickstart.yaml")
+    assert result.exit_code == 0, result.stderr
+    blocks = result.stdout.split("\n\n")
+    lagged = next(block for block in blocks if block.startswith("conv_lagged"))
+    for words in ("folded", "receptive field", "parameters", "multiply-adds"):
+        assert words in lagged, words
+    # Four rows of five taps over four channels, and their bias; then five taps over sixteen maps.
+    assert f"{4 * 5 * 4 * 16 + 16:,} parameters" in lagged
+    assert f"{5 * 16 * 16 + 16:,} parameters" in lagged
+    # Five sessions, the longest delay of twenty-one.
+    assert "26 sessions" in lagged
+
+
+def test_explaining_loads_no_tensorflow() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from pipelines.cli import app\n"
+        "assert CliRunner().invoke(app, ['explain', 'configs/quickstart.yaml']).exit_code == 0\n"
+        "print([m for m in ('tensorflow', 'keras', 'mlflow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_validate_and_schema() -> None:
     for path in sorted(Path("configs").glob("*.yaml")):
         assert call("validate", path).exit_code == 0

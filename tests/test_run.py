@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from forecaster.errors import SymbolError
 from forecaster.job import load_job
 from pipelines.run import RunResult, run_job
 
@@ -150,6 +151,37 @@ def test_a_second_run_moves_the_aliases(finished: RunResult, workspace: Path) ->
     assert str(client.get_model_version_by_alias("forecaster-spine", "previous").version) == "1"
     for name in ("forecasts.parquet", "latest.parquet", "scores.csv"):
         assert (workspace / "second" / name).read_bytes() == (workspace / "out" / name).read_bytes()
+
+
+def test_the_served_champion_checks_its_prices(finished: RunResult, workspace: Path) -> None:
+    import mlflow
+
+    summary = json.loads((workspace / "out" / "summary.json").read_text())
+    mlflow.set_tracking_uri(summary["mlflow"]["tracking_uri"])
+    champion = mlflow.pyfunc.load_model("models:/forecaster-spine@champion")
+    frame = finished.backtest.data.prices.frames["SP500"].tail(300)
+    prices = frame[["close"]].reset_index().assign(symbol="SP500")
+    known = champion.predict(prices)
+    holiday = prices.iloc[[-1]].assign(session=pd.Timestamp("2019-01-01"), close=np.nan)
+    pd.testing.assert_frame_equal(champion.predict(pd.concat([prices, holiday])), known)
+    with pytest.raises(SymbolError, match="SP500"):
+        champion.predict(pd.concat([prices, prices.tail(1)]))
+    with pytest.raises(SymbolError, match="SP500"):
+        champion.predict(prices.tail(20))
+
+
+def test_below_the_coverage_threshold_the_champion_stays(workspace: Path, finished: RunResult) -> None:
+    from mlflow.tracking import MlflowClient
+
+    text = JOB.format(workspace=workspace).replace("WTI]", "WTI, ABSENT]") + "minimum_coverage: 0.9\n"
+    text = text.split("  - kind: convolution")[0] + text[text.index("workspace:") :]
+    path = workspace / "short.yaml"
+    path.write_text(text)
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    before = client.get_model_version_by_alias("forecaster-spine", "champion").version
+    result = run_job(load_job(path), path, workspace / "short", lambda *_: None)
+    assert "the champion stays" in result.registered
+    assert client.get_model_version_by_alias("forecaster-spine", "champion").version == before
 
 
 def test_a_failed_run_is_marked(workspace: Path, finished: RunResult) -> None:

@@ -155,10 +155,16 @@ class Tracker:
         for path in paths:
             self._client.log_artifact(run_id, str(path))
 
-    def register_champion(
-        self, run_id: str, name: str, folder: Path, example: pd.DataFrame, tags: Mapping[str, str]
+    def register(
+        self,
+        run_id: str,
+        name: str,
+        folder: Path,
+        example: pd.DataFrame,
+        tags: Mapping[str, str],
+        promote: bool,
     ) -> int:
-        """Register a saved model and make it the champion; the champion until now becomes ``previous``.
+        """Register a saved model and, if asked, make it the champion; the one until now becomes ``previous``.
 
         Parameters
         ----------
@@ -172,6 +178,8 @@ class Tracker:
             Prices as an example of the input.
         tags : mapping of str to str
             Of the model version.
+        promote : bool
+            Whether it becomes the champion.
 
         Returns
         -------
@@ -195,6 +203,8 @@ class Tracker:
             name, logged.model_uri, run_id, tags=dict(tags), model_id=logged.model_id
         )
         number = int(created.version)
+        if not promote:
+            return number
         aliases = self._client.get_registered_model(name).aliases
         if CHAMPION in aliases:
             self._client.set_registered_model_alias(name, PREVIOUS, aliases[CHAMPION])

@@ -12,8 +12,8 @@ import mlflow.models
 import mlflow.pyfunc
 import pandas as pd
 
-from forecaster.errors import ParameterError
 from forecaster.prices.base import price_table
+from forecaster.prices.checks import check
 from forecaster.tracking.saved import read_model
 from forecaster.walkforward import latest_table
 from forecaster.windows import Panel, Windows
@@ -38,7 +38,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         context : PythonModelContext
         model_input : DataFrame
             Columns ``symbol, session, close`` and, for prices as traded, ``dividend`` and ``split``; one row
-            a session. The whole history that is known should be given: expanding averages are taken over it.
+            a session, an empty close for a holiday. The whole history that is known should be given:
+            expanding averages are taken over it.
         params : None
             There are none.
 
@@ -49,23 +50,18 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
         Raises
         ------
-        ParameterError
-            If a symbol has too few prices.
+        SymbolError
+            If the prices of a symbol fail the checks that every job makes: too few, twice the same session, a
+            price that is not positive.
         """
         del context, params
         job = self.saved.job
         frames = {
-            str(symbol): price_table(rows.set_index("session"))
+            str(symbol): check(str(symbol), price_table(rows.set_index("session")), job.warm_up + 1)[0]
             for symbol, rows in model_input.groupby("symbol", sort=True)
         }
         panel = Panel.from_prices(frames, job.returns)
         windows = Windows(panel, panel.last_rows(), job.horizons)
-        short = panel.positions[windows.rows] + 1 < job.warm_up
-        if short.any():
-            raise ParameterError(
-                f"a forecast needs {job.warm_up + 1} prices up to its origin. Received fewer for: "
-                f"{', '.join(windows.symbols[short])}"
-            )
         return latest_table(self.saved.name, windows, self.saved.model.predict(windows))
 
 
