@@ -268,7 +268,7 @@ def _show_leaderboard(result: BacktestResult) -> None:
     horizons = sorted(verdict["horizon"].unique())
     table = Table(
         title=f"CRPS as a ratio to the best baseline, {result.baseline}",
-        caption="▲ better  = as good as  ▼ worse  ? cannot tell  · the best baseline  ★ champion",
+        caption="▲ better  = as good as  ▼ worse  ? cannot tell  · best baseline  ★ champion",
     )
     table.add_column("model", no_wrap=True)
     for horizon in horizons:
