@@ -390,9 +390,14 @@ def test_an_interrupted_backtest_leaves_the_last_results(
     job = write_job(tmp_path, table(), models=models)
     command = [sys.executable, "-m", "pipelines.cli", "backtest", str(job), "--output", str(output)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    time.sleep(12)
+    assert process.stderr is not None
+    told = ""
+    while "boosting (" not in told and (line := process.stderr.readline()):
+        told += line
+    time.sleep(1)  # in the middle of the fit
     process.send_signal(stop)
-    _, stderr = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=60)
+    stderr = told + rest
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert "interrupted" in stderr
