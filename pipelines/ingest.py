@@ -81,8 +81,7 @@ def load_data(job: Job, folder: Path, minimum_sessions: int, as_of: date | None 
         source = _AsOf(source, as_of)
     prices = load_prices(source, (), minimum_sessions)
     if not prices.frames:
-        reasons = "; ".join(f"{symbol}: {reason}" for symbol, reason in prices.failures.items())
-        raise DataError(f"no symbol can be used: {reasons}")
+        raise _nothing_usable(prices.failures)
     panel = Panel.from_prices(prices.frames, job.returns)
     known = replace(prices, findings=prices.findings + _stopped(panel))
     return JobData(panel, known, content_hash(prices.frames))
@@ -102,14 +101,18 @@ def _stopped(panel: Panel) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
+def _nothing_usable(failures: dict[str, str]) -> DataError:
+    reasons = "; ".join(f"{symbol}: {reason}" for symbol, reason in failures.items())
+    return DataError(f"no symbol can be used: {reasons}")
+
+
 def without(data: JobData, failures: dict[str, str]) -> JobData:
     """Leave further symbols out, by name and with the reason."""
     if not failures:
         return data
     frames = {symbol: frame for symbol, frame in data.prices.frames.items() if symbol not in failures}
     if not frames:
-        reasons = "; ".join(f"{symbol}: {reason}" for symbol, reason in failures.items())
-        raise DataError(f"no symbol can be used: {reasons}")
+        raise _nothing_usable(failures)
     prices = LoadedPrices(frames, data.prices.findings, data.prices.failures | failures)
     return JobData(data.panel.select(tuple(frames)), prices, content_hash(frames))
 

@@ -100,15 +100,15 @@ class _ScikitLearnForecaster:
         """Fit the estimator on all origins, and the residual quantiles on out-of-sample residuals."""
         standardised = known_targets(windows) / windows.scales
         inputs, outcomes = self._inputs(windows), self._outcomes(standardised)
+        self.fitted = _fit(self.estimator, inputs, outcomes)
         location, scale = self._location_and_scale(out_of_sample(self.estimator, inputs, outcomes, windows))
         residuals = (standardised - location) / scale
         if not np.isfinite(residuals).all(axis=1).sum() >= ResidualQuantiles.minimum:
             # Too few origins to hold any out: the residuals of the fit itself are all there is.
-            in_sample = _fit(self.estimator, inputs, outcomes).predict(inputs).reshape(outcomes.shape)
+            in_sample = self.fitted.predict(inputs).reshape(outcomes.shape)
             location, scale = self._location_and_scale(in_sample)
             residuals = (standardised - location) / scale
         self.residuals.fit(windows, residuals)
-        self.fitted = _fit(self.estimator, inputs, outcomes)
         return self
 
     def predict(self, windows: Windows) -> QuantileForecast:
