@@ -1,0 +1,81 @@
+"""Settings of the convolution."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from forecaster.job.base import ModelSpec, Spec
+from forecaster.job.strategies import StrategySpec
+
+if TYPE_CHECKING:
+    from forecaster.models.base import Forecaster
+    from forecaster.models.convolution.geometry import KernelConvolution
+
+__all__ = ["ConvolutionModel", "Training"]
+
+
+class Training(Spec):
+    """How a network is trained."""
+
+    epochs: PositiveInt = 4
+    """Passes over the training origins."""
+    batch: PositiveInt = 256
+    """Origins a step."""
+    learning_rate: PositiveFloat = 2e-3
+    """Peak of the cosine schedule of AdamW."""
+    weight_decay: NonNegativeFloat = 1e-3
+    """Weight decay of AdamW."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Share of the features that are dropped in training."""
+
+
+class ConvolutionModel(ModelSpec):
+    """A 2D kernel applied to the series by a strategy, beside HAR features, with a scale head."""
+
+    complexity: ClassVar[int] = 5
+    baseline: ClassVar[bool] = False
+
+    kind: Literal["convolution"]
+    strategy: StrategySpec
+    """How the 2D kernel meets the 1D series."""
+    filters: PositiveInt = 16
+    """Filters of each convolution."""
+    kernel: PositiveInt = 5
+    """Steps of time that each kernel spans; the strategy gives its other side."""
+    dense: PositiveInt = 32
+    """Units of the hidden layer."""
+    training: Training = Training()
+    """How the network is trained."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"2D kernel, {self.strategy.description}"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return lookback + self.strategy.history
+
+    def layers(self) -> list[KernelConvolution]:
+        """Give the two convolutions, for a kernel stack or for a plan of it."""
+        from forecaster.models.convolution.geometry import KernelConvolution
+
+        return [
+            KernelConvolution(self.filters, size, dilation=dilation, activation="gelu")
+            for size, dilation in self.strategy.kernels(self.kernel)
+        ]
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.convolution.model import ConvolutionForecaster
+
+        return ConvolutionForecaster(
+            strategy=self.strategy.build(),
+            layers=self.layers(),
+            lookback=lookback,
+            dense=self.dense,
+            seed=seed,
+            **self.training.model_dump(),
+        )

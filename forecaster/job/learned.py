@@ -1,0 +1,66 @@
+"""Settings of the scikit-learn models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from forecaster.job.base import ModelSpec
+
+if TYPE_CHECKING:
+    from forecaster.models.base import Forecaster
+
+__all__ = ["BoostingModel", "RidgeModel"]
+
+
+class RidgeModel(ModelSpec):
+    """Ridge regression of the scaled return on its lags, with residual quantiles."""
+
+    complexity: ClassVar[int] = 3
+
+    kind: Literal["ridge"]
+    lags: PositiveInt = 22
+    """Scaled daily returns that serve as inputs."""
+    penalty: PositiveFloat = 1000.0
+    """Weight of the squared coefficients, over standardised inputs."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"ridge on {self.lags} lags, residual quantiles"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return self.lags
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.learned import RidgeForecaster
+
+        return RidgeForecaster(self.lags, self.penalty)
+
+
+class BoostingModel(ModelSpec):
+    """Histogram gradient boosting of the scale on HAR features, with residual quantiles."""
+
+    complexity: ClassVar[int] = 4
+
+    kind: Literal["boosting"]
+    iterations: PositiveInt = 60
+    """Trees for each horizon."""
+    learning_rate: PositiveFloat = 0.05
+    """Share of each tree that is added."""
+    leaves: int = Field(8, ge=2)
+    """Largest number of leaves of a tree."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"gradient boosting of the scale, {self.iterations} trees a horizon"
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.learned import BoostingForecaster
+
+        return BoostingForecaster(self.iterations, self.learning_rate, self.leaves, seed)

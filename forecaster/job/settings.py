@@ -1,0 +1,104 @@
+"""The settings of a whole job; the one place that knows every kind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from forecaster.job.base import Date, Name, Share, Spec
+from forecaster.job.convolution import ConvolutionModel
+from forecaster.job.econometric import EwmaModel
+from forecaster.job.learned import BoostingModel, RidgeModel
+from forecaster.job.naive import HistoricalModel, ZeroModel
+from forecaster.job.prices import PricesSpec
+
+__all__ = ["AnyModel", "Backtest", "Job"]
+
+AnyModel = Annotated[
+    ZeroModel | HistoricalModel | EwmaModel | RidgeModel | BoostingModel | ConvolutionModel,
+    Field(discriminator="kind"),
+]
+
+
+class Backtest(Spec):
+    """The walk-forward backtest."""
+
+    start: Date
+    """First test origin."""
+    end: Date | None = None
+    """Last test origin; the last session there is where it is not given."""
+    refit_every: PositiveInt = 504
+    """Sessions between two refits."""
+    embargo: NonNegativeInt = 0
+    """Sessions left out between the last training outcome and the refit."""
+    rolling: NonNegativeInt = 0
+    """Learn from the last so many sessions; 0 for all of them."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end is not None and self.end < self.start:
+            raise ValueError(f"the end lies after the start; received start {self.start}, end {self.end}")
+        return self
+
+
+class Job(Spec):
+    """A job: prices, horizons, a backtest and models."""
+
+    name: Name
+    """Name of the universe; results lie under ``workspace/<name>``."""
+    prices: PricesSpec
+    """Where prices come from."""
+    returns: Literal["total", "price"] = "total"
+    """Whether dividends count as part of the return, where the prices say them."""
+    horizons: tuple[PositiveInt, ...] = Field((1, 5, 21), min_length=1)
+    """Horizons in sessions, increasing."""
+    lookback: PositiveInt = 32
+    """Sessions of a window."""
+    backtest: Backtest
+    """The walk-forward backtest."""
+    models: tuple[AnyModel, ...] = Field(min_length=1)
+    """Models to compare, the simplest first where they are otherwise equal."""
+    minimum_coverage: Share = 0.5
+    """Share of the symbols that must succeed; below it the job ends with exit code 1."""
+    seed: int = Field(7, ge=0, lt=2**32)
+    """Seed of everything random."""
+    workspace: str = "workspace"
+    """Folder of results and of the tracking store, relative to where the command runs."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.horizons) != sorted(set(self.horizons)):
+            raise ValueError(f"horizons are distinct and increasing; received {list(self.horizons)}")
+        names = [model.name for model in self.models]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        for number, model in enumerate(self.models):
+            if isinstance(model, ConvolutionModel) and model.strategy.span(model.kernel) > self.lookback:
+                raise ValueError(
+                    f"models[{number}]: the convolutions of {model.name!r} span "
+                    f"{model.strategy.span(model.kernel)} sessions, more than the lookback of "
+                    f"{self.lookback}; look back further or take a smaller kernel"
+                )
+        if twice is not None:
+            raise ValueError(
+                f"models have distinct names; received {twice!r} more than once: give each a name"
+            )
+        return self
+
+    @property
+    def warm_up(self) -> int:
+        """Sessions that every origin needs: the lookback, or the most that any model asks for."""
+        return max(self.lookback, *(model.history(self.lookback) for model in self.models))
+
+    @property
+    def minimum_sessions(self) -> int:
+        """Prices that a symbol needs: the warm-up, the longest horizon, and one for the first return."""
+        return self.warm_up + max(self.horizons) + 1
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the settings, so that a result names the job that made it."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
