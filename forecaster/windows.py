@@ -199,6 +199,35 @@ class Windows:
         ndarray of shape (n_origins, length, n_channels), float32
             Gathered from a strided view of the panel; the newest session is last.
         """
+        self._require_history(length)
+        view = np.lib.stride_tricks.sliding_window_view(self.panel.channels, length, axis=0)
+        return view[self.rows - length + 1].transpose(0, 2, 1)
+
+    def lags(self, length: int) -> NDArray[np.float32]:
+        """Scaled returns of the ``length`` sessions up to and including each origin, as regressors.
+
+        Parameters
+        ----------
+        length : int
+            Sessions a row; every origin must have so many.
+
+        Returns
+        -------
+        ndarray of shape (n_origins, length), float32
+            Column j is the return ``length - 1 - j`` sessions before the origin over the EWMA volatility of
+            its own day. Read only: where the origins follow each other, as those of one series do, it is a
+            strided view of the panel, of no size of its own; else it is gathered, once.
+        """
+        self._require_history(length)
+        view = np.lib.stride_tricks.sliding_window_view(self.panel.channels[:, 0], length)
+        first = self.rows - length + 1
+        if not len(first) or not (np.diff(first) == 1).all():
+            gathered = view[first]
+            gathered.flags.writeable = False
+            return gathered
+        return view[first[0] : first[-1] + 1]
+
+    def _require_history(self, length: int) -> None:
         short = self.panel.positions[self.rows] < length - 1
         if short.any():
             raise ParameterError(
@@ -206,8 +235,6 @@ class Windows:
                 f"fewer, the first at {self.sessions[short][0]} of {self.symbols[short][0]}; start later or "
                 "look back less"
             )
-        view = np.lib.stride_tricks.sliding_window_view(self.panel.channels, length, axis=0)
-        return view[self.rows - length + 1].transpose(0, 2, 1)
 
     def take(self, selection: NDArray[np.bool_] | Rows) -> Windows:
         """Keep the selected origins, by a mask or by positions."""

@@ -149,6 +149,29 @@ def test_sequences_end_with_the_origin_newest_last(panel: Panel) -> None:
     np.testing.assert_array_equal(sequences[:, -1], panel.channels[rows])
 
 
+def test_lags_are_the_first_channel_of_the_sequences(panel: Panel) -> None:
+    for rows in (np.array([20, 9, 49 + 9, len(panel) - 1]), np.arange(9, 49), np.array([], dtype=np.int64)):
+        windows = Windows(panel, rows, (1,))
+        lags = windows.lags(10)
+        np.testing.assert_array_equal(lags, windows.sequences(10)[:, :, features.CHANNELS.index("z")])
+        assert lags.dtype == np.float32
+        assert not lags.flags.writeable  # rows overlap: writing into one would change others
+
+
+def test_lags_of_one_series_are_a_view_of_the_panel(panel: Panel) -> None:
+    run = Windows(panel, np.arange(9, 49), (1,)).lags(10)
+    assert np.shares_memory(run, panel.channels)
+    assert run.strides == (panel.channels.strides[0],) * 2
+    scattered = Windows(panel, np.array([9, 11, 12]), (1,)).lags(10)
+    assert not np.shares_memory(scattered, panel.channels)
+
+
+def test_lags_never_reach_into_the_series_before(panel: Panel) -> None:
+    """Rows that follow each other in the panel cross into the next series, whose first lack history."""
+    with pytest.raises(ParameterError, match=r"needs 10 sessions up to it\. Received: 9 origins with fewer"):
+        Windows(panel, np.arange(40, 60), (1,)).lags(10)
+
+
 def test_a_window_never_reaches_into_the_series_before(panel: Panel) -> None:
     assert panel.offsets.tolist() == [0, 49, 88]
     exactly = Windows(panel, np.array([9, 49 + 9]), (1,))
