@@ -65,6 +65,8 @@ class Job(Spec):
     """Share of the symbols that must succeed; below it the job ends with exit code 1."""
     seed: int = Field(7, ge=0, lt=2**32)
     """Seed of everything random."""
+    threads: PositiveInt = 1
+    """Threads of TensorFlow, OpenMP and BLAS in a process; the bits of a result hold at equal ones."""
     workspace: str = "workspace"
     """Folder of results and of the tracking store, relative to where the command runs."""
 
