@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["be_deterministic"]
+__all__ = ["be_deterministic", "repeat_to_the_bit"]
 
 NOTE = re.compile(rb"[IW]\d{4} \d|WARNING: All log messages before absl|To enable the following instructions")
 NO_DEVICE = re.compile(rb"E\d{4} .* failed call to cuInit")
@@ -62,4 +62,11 @@ def be_deterministic(seed: int) -> None:
     import tensorflow as tf
 
     keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def repeat_to_the_bit() -> None:
+    """Choose operations that give the same bits every time; what draws at random draws from given seeds."""
+    import tensorflow as tf
+
     tf.config.experimental.enable_op_determinism()
