@@ -13,10 +13,17 @@ from scipy.signal import lfilter
 __all__ = [
     "CHANNELS",
     "DECAY",
+    "HARX_WINDOWS",
     "HAR_FEATURES",
+    "LEVERAGE_WINDOWS",
+    "MARKET_WINDOWS",
     "channels",
     "ewma_volatility",
+    "expanding_mean",
     "har_features",
+    "har_terms",
+    "relative_size",
+    "running_mean",
 ]
 
 Array = NDArray[np.float64]
@@ -29,6 +36,15 @@ VOLATILITY_FLOOR = 1e-4
 
 CLIP = 8.0
 """Scaled returns beyond eight volatilities are clipped: one crash must not rule a least-squares fit."""
+
+HARX_WINDOWS = (1, 5, 22, 66, 250)
+"""Sessions of the means of a symbol's own absolute returns."""
+
+MARKET_WINDOWS = (1, 5, 22, 66)
+"""Sessions of the means over the market and the cross-section."""
+
+LEVERAGE_WINDOWS = (1, 5)
+"""Sessions of the means of negative returns."""
 
 CHANNELS = ("z", "abs_z", "log_abs_z", "log_volatility_ratio")
 HAR_FEATURES = (
@@ -66,7 +82,7 @@ def ewma_volatility(returns: Array, decay: float = DECAY) -> Array:
     return result
 
 
-def _running_mean(values: Array, window: int) -> Array:
+def running_mean(values: Array, window: int) -> Array:
     """Mean over the last ``window`` sessions, over those there are at the start."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     stop = np.arange(1, len(values) + 1)
@@ -75,9 +91,42 @@ def _running_mean(values: Array, window: int) -> Array:
     return mean
 
 
-def _expanding_mean(values: Array) -> Array:
+def expanding_mean(values: Array) -> Array:
+    """Mean since the start, each session's own value included."""
     mean: Array = np.cumsum(values) / np.arange(1, len(values) + 1)
     return mean
+
+
+def relative_size(returns: Array) -> Array:
+    """Absolute return over its own expanding mean, shape (n_sessions,): about 1 in usual times."""
+    size = np.abs(returns)
+    relative: Array = size / np.maximum(expanding_mean(size), VOLATILITY_FLOOR)
+    return relative
+
+
+def har_terms(returns: Array, windows: tuple[int, ...]) -> Array:
+    """Mean absolute return over each window and mean negative return over each of `LEVERAGE_WINDOWS`.
+
+    After Corsi, "A Simple Approximate Long-Memory Model of Realized Volatility", Journal of Financial
+    Econometrics 7 (2009), and Corsi and Reno, "Discrete-Time Volatility Forecasting With Persistent Leverage
+    Effect", Journal of Business and Economic Statistics 30 (2012).
+
+    Parameters
+    ----------
+    returns : ndarray of shape (n_sessions,)
+        Daily log returns without NaN.
+    windows : tuple of int
+        Sessions of each mean; over those there are at the start.
+
+    Returns
+    -------
+    ndarray of shape (n_sessions, len(windows) + len(LEVERAGE_WINDOWS))
+        In the unit of a return; the means of negative returns are zero or below.
+    """
+    size, negative = np.abs(returns), np.minimum(returns, 0.0)
+    means = [running_mean(size, window) for window in windows]
+    leverage = [running_mean(negative, window) for window in LEVERAGE_WINDOWS]
+    return np.stack([*means, *leverage], axis=-1)
 
 
 def channels(returns: Array, volatility: Array) -> NDArray[np.float32]:
@@ -95,7 +144,7 @@ def channels(returns: Array, volatility: Array) -> NDArray[np.float32]:
         absolute return, all clipped at eight.
     """
     z = returns / volatility
-    ordinary = np.maximum(_expanding_mean(np.abs(returns)), VOLATILITY_FLOOR)
+    ordinary = np.maximum(expanding_mean(np.abs(returns)), VOLATILITY_FLOOR)
     stacked = np.stack([z, np.abs(z), np.log(np.abs(z) + 0.1), np.log(volatility / ordinary)], axis=-1)
     clipped: NDArray[np.float32] = np.clip(stacked, -CLIP, CLIP).astype(np.float32)
     return clipped
@@ -118,8 +167,8 @@ def har_features(returns: Array, volatility: Array) -> NDArray[np.float32]:
     ndarray of shape (n_sessions, len(HAR_FEATURES)), float32
     """
     size, negative = np.abs(returns), np.minimum(returns, 0.0)
-    logs = [np.log(np.maximum(_running_mean(size, w) / volatility, 0.02)) for w in (1, 5, 22, 66, 250)]
-    leverage = [np.maximum(_running_mean(negative, w) / volatility, -CLIP) for w in (1, 5)]
-    ordinary = np.log(np.maximum(_expanding_mean(size) / volatility, 0.02))
+    logs = [np.log(np.maximum(running_mean(size, w) / volatility, 0.02)) for w in HARX_WINDOWS]
+    leverage = [np.maximum(running_mean(negative, w) / volatility, -CLIP) for w in LEVERAGE_WINDOWS]
+    ordinary = np.log(np.maximum(expanding_mean(size) / volatility, 0.02))
     stacked = np.stack([*logs, *leverage, ordinary, np.log(volatility * 100.0)], axis=-1)
     return stacked.astype(np.float32)

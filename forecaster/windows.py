@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -15,11 +15,47 @@ from forecaster import features
 from forecaster.errors import ParameterError
 from forecaster.returns import forward_returns, log_returns
 
-__all__ = ["Panel", "Windows"]
+__all__ = ["Covariate", "Panel", "Universe", "Windows"]
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Sessions = NDArray[np.datetime64]
+
+
+@dataclass(frozen=True)
+class Universe:
+    """The symbols that every forecast may look at, whichever are forecast: fixed, and recorded by a model.
+
+    Parameters
+    ----------
+    members : tuple of str
+        Symbols whose returns make the cross-section and, where no index is named, the market.
+    market : str, optional
+        The symbol that is the market: an index, which is not forecast itself.
+    """
+
+    members: tuple[str, ...] = ()
+    market: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Covariate:
+    """One series that other symbols look at, with the time from which each value is known.
+
+    Parameters
+    ----------
+    closings : ndarray of shape (n_sessions,), datetime64[s]
+        When each value became known, in UTC, non-decreasing.
+    values : ndarray of shape (n_sessions,)
+        Without NaN.
+    """
+
+    closings: Sessions
+    values: Array
+
+    def last_known(self, closings: Sessions) -> Rows:
+        """Position of the last value known at each of some times, -1 where none was."""
+        return np.searchsorted(self.closings, closings, side="right") - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +74,12 @@ class Panel:
         Close of the session, as given.
     returns : ndarray of shape (total,)
         Log return of the session, without NaN: a series starts at its second price.
+    closings : ndarray of shape (total,), datetime64[s], optional
+        When each session closed, in UTC. Without it the sessions of one date are taken to close together.
+    universe : Universe
+        What makes the market and the cross-section.
+    reference : Panel, optional
+        Every series at hand, the market's and those that `select` left out included; itself where not given.
     """
 
     symbols: tuple[str, ...]
@@ -45,10 +87,17 @@ class Panel:
     sessions: Sessions
     closes: Array
     returns: Array
+    closings: Sessions | None = None
+    universe: Universe = Universe()
+    reference: Panel | None = None
 
     @classmethod
     def from_prices(
-        cls, prices: Mapping[str, pd.DataFrame], returns: Literal["total", "price"] = "total"
+        cls,
+        prices: Mapping[str, pd.DataFrame],
+        returns: Literal["total", "price"] = "total",
+        market: str | None = None,
+        closings: Mapping[str, Sessions] | None = None,
     ) -> Panel:
         """Build the panel from checked prices.
 
@@ -59,9 +108,24 @@ class Panel:
             them.
         returns : {"total", "price"}
             Whether dividends count as part of the return.
+        market : str, optional
+            The symbol that is the market. Its series is looked at and not forecast.
+        closings : mapping of str to ndarray of datetime64, optional
+            For symbols of several exchanges: when each session of the prices closed, in UTC. Without it a
+            session of one symbol is taken to be over when the session of the same date of any other is.
+
+        Raises
+        ------
+        ParameterError
+            If there is no series besides the market's, the market is not among the prices, or the closings
+            do not go with the prices.
         """
-        if not prices:
-            raise ParameterError("a panel holds at least one series. Received: none")
+        if market is not None and market not in prices:
+            raise ParameterError(
+                f"the market is one of the symbols that have prices. Received: {market!r}, which has none"
+            )
+        if not set(prices) - {market}:
+            raise ParameterError(f"a panel holds at least one series. Received: {market or 'none'}")
         symbols = tuple(sorted(prices))
         blocks = []
         for symbol in symbols:
@@ -70,8 +134,11 @@ class Panel:
             sessions = frame.index.to_numpy().astype("datetime64[D]")
             blocks.append((sessions[1:], frame["close"].to_numpy(dtype=np.float64)[1:], series[1:]))
         offsets = np.concatenate([[0], np.cumsum([len(block[0]) for block in blocks])]).astype(np.int64)
-        sessions, closes, values = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
-        return cls(symbols, offsets, sessions, closes, values)
+        days, closes, values = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
+        closed = None if closings is None else _closings(symbols, prices, closings)
+        members = tuple(symbol for symbol in symbols if symbol != market)
+        every = cls(symbols, offsets, days, closes, values, closed, Universe(members, market))
+        return every if market is None else every.select(members)
 
     def __len__(self) -> int:
         return len(self.sessions)
@@ -114,16 +181,117 @@ class Panel:
         return [slice(*bounds) for bounds in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
 
     def select(self, symbols: Collection[str]) -> Panel:
-        """Keep some of the series."""
+        """Keep some of the series; the others can still be looked at, as the market or its members."""
         chosen = [number for number, symbol in enumerate(self.symbols) if symbol in symbols]
         keep = np.isin(self.series, chosen)
         offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[chosen])]).astype(np.int64)
-        names = tuple(self.symbols[number] for number in chosen)
-        return Panel(names, offsets, self.sessions[keep], self.closes[keep], self.returns[keep])
+        return replace(
+            self,
+            symbols=tuple(self.symbols[number] for number in chosen),
+            offsets=offsets,
+            sessions=self.sessions[keep],
+            closes=self.closes[keep],
+            returns=self.returns[keep],
+            closings=None if self.closings is None else self.closings[keep],
+            reference=self.every,
+        )
 
     def last_rows(self) -> Rows:
         """Row of the last session of each series."""
         return self.offsets[1:] - 1
+
+    @cached_property
+    def closed(self) -> Sessions:
+        """When each session closed, shape (total,), datetime64[s]; its date where that is not known."""
+        return self.sessions.astype("datetime64[s]") if self.closings is None else self.closings
+
+    @property
+    def every(self) -> Panel:
+        """Every series at hand, the market's included."""
+        return self.reference or self
+
+    def missing(self, universe: Universe) -> tuple[str, ...]:
+        """Symbols of a universe that have no series here."""
+        asked = (*universe.members, universe.market) if universe.market else universe.members
+        return tuple(symbol for symbol in asked if symbol not in self.every.symbols)
+
+    def covariate(self, symbol: str) -> Covariate:
+        """Daily log returns of one of the series at hand."""
+        every = self.every
+        if symbol not in every.symbols:
+            raise ParameterError(
+                f"a covariate is one of the symbols that have prices. Received: {symbol!r}; there are "
+                f"{', '.join(every.symbols)}"
+            )
+        part = every.parts[every.symbols.index(symbol)]
+        return Covariate(every.closed[part], every.returns[part])
+
+    def market(self, universe: Universe | None = None) -> Covariate:
+        """Daily log returns of the market: the index, or the equal-weight mean of the members.
+
+        Parameters
+        ----------
+        universe : Universe, optional
+            The one that a model recorded; the panel's own where it is not given.
+
+        Returns
+        -------
+        Covariate
+            The mean of a date is over the members that traded on it; `missing` tells which have no series at
+            all. It is known when they close, and where closings say that they close at different times, when
+            the date is over in UTC: name an index as the market to look at the same day.
+        """
+        universe = universe or self.universe
+        if universe.market in self.every.symbols:
+            return self.covariate(str(universe.market))
+        return self._mean_of(universe.members, "market")
+
+    def cross_section(self, universe: Universe | None = None) -> Covariate:
+        """Mean over the members of the absolute return over its own expanding mean: about 1 in usual times.
+
+        Parameters and result are those of `market`.
+        """
+        return self._mean_of((universe or self.universe).members, "cross_section")
+
+    @cached_property
+    def _means(self) -> dict[tuple[str, tuple[str, ...]], Covariate]:
+        return {}
+
+    def _mean_of(self, members: tuple[str, ...], kind: Literal["market", "cross_section"]) -> Covariate:
+        every = self.every
+        if (kind, members) not in every._means:
+            calendar = every.calendar
+            total, count = np.zeros(len(calendar)), np.zeros(len(calendar))
+            wanted = set(members)
+            for symbol, part in zip(every.symbols, every.parts, strict=True):
+                if symbol in wanted:
+                    values = every.returns[part]
+                    days = np.searchsorted(calendar, every.sessions[part])
+                    total[days] += values if kind == "market" else features.relative_size(values)
+                    count[days] += 1
+            traded = count > 0
+            # Who else will trade on a date is not known at the first close of it, so the end of the date is
+            # the first moment at which its mean is surely what it will always be.
+            wait = np.timedelta64(0 if self.closings is None else 1, "D")
+            known = (calendar[traded] + wait).astype("datetime64[s]")
+            every._means[kind, members] = Covariate(known, total[traded] / count[traded])
+        return every._means[kind, members]
+
+
+def _closings(
+    symbols: tuple[str, ...], prices: Mapping[str, pd.DataFrame], closings: Mapping[str, Sessions]
+) -> Sessions:
+    """Lay the closings of the sessions that have a return end to end."""
+    parts = []
+    for symbol in symbols:
+        closed = np.asarray(closings.get(symbol, []), dtype="datetime64[s]")
+        if len(closed) != len(prices[symbol]) or (np.diff(closed) <= np.timedelta64(0)).any():
+            raise ParameterError(
+                "closings are one increasing time for each session that has a price. Received: "
+                f"{len(closed)} times for {len(prices[symbol])} sessions of {symbol}"
+            )
+        parts.append(closed[1:])
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,13 +340,27 @@ class Windows:
     def targets(self) -> Array:
         """Cumulative log return over each horizon, shape (n_origins, n_horizons); NaN while unknown."""
         result = np.empty((len(self.rows), len(self.horizons)))
-        order = self.series
-        for number in np.unique(order):
-            part = self.panel.parts[number]
-            mine = order == number
+        for part, mine in self.by_series():
             forward = forward_returns(self.panel.returns[part], self.horizons)
             result[mine] = forward[self.rows[mine] - part.start]
         return result
+
+    def by_series(self) -> Iterator[tuple[slice, Rows]]:
+        """Go through the series that have origins here.
+
+        Yields
+        ------
+        part : slice
+            Rows of the series in the panel.
+        mine : ndarray of int
+            Positions of its origins among those of the windows, in the order in which they stand there.
+        """
+        series = self.series
+        order = np.argsort(series, kind="stable")
+        bounds = np.searchsorted(series[order], np.arange(len(self.panel.symbols) + 1))
+        for part, start, stop in zip(self.panel.parts, bounds[:-1], bounds[1:], strict=True):
+            if stop > start:
+                yield part, order[start:stop]
 
     @property
     def scales(self) -> Array:

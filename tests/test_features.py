@@ -14,10 +14,13 @@ from forecaster.features import (
     CHANNELS,
     CLIP,
     HAR_FEATURES,
+    LEVERAGE_WINDOWS,
     VOLATILITY_FLOOR,
     channels,
     ewma_volatility,
     har_features,
+    har_terms,
+    relative_size,
 )
 
 Array = NDArray[np.float64]
@@ -171,3 +174,20 @@ def test_no_sessions_give_no_features() -> None:
         (0, len(CHANNELS)),
         (0, len(HAR_FEATURES)),
     ]
+
+
+@given(SERIES)
+def test_har_terms_are_means_of_the_last_sessions(returns: Array) -> None:
+    terms = har_terms(returns, (1, 5, 22))
+    for t in range(len(returns)):
+        past = returns[: t + 1]
+        expected = [np.mean(np.abs(past[-w:])) for w in (1, 5, 22)]
+        expected += [np.mean(np.minimum(past[-w:], 0.0)) for w in LEVERAGE_WINDOWS]
+        np.testing.assert_allclose(terms[t], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_relative_size_is_over_the_mean_so_far() -> None:
+    returns = realistic()
+    usual = pd.Series(np.abs(returns)).expanding().mean().to_numpy()
+    np.testing.assert_allclose(relative_size(returns), np.abs(returns) / usual, rtol=1e-9)
+    assert relative_size(np.zeros(5)).tolist() == [0.0] * 5

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from forecaster import features
 from forecaster.errors import ParameterError
 from forecaster.returns import log_returns
-from forecaster.windows import Panel, Windows
+from forecaster.windows import Panel, Universe, Windows
 
 Array = NDArray[np.float64]
 
@@ -225,3 +225,139 @@ def test_features_of_a_series_do_not_depend_on_its_neighbours(panel: Panel) -> N
         alone = panel.select([symbol])
         assert alone.channels.tobytes() == panel.channels[part].tobytes()
         assert alone.har_features.tobytes() == panel.har_features[part].tobytes()
+
+
+# Series that are looked at and not forecast
+
+
+def business(returns: Array, start: str = "2020-01-01", skip: tuple[int, ...] = ()) -> pd.DataFrame:
+    return prices(100 * np.exp(np.concatenate([[0.0], np.cumsum(returns)])), start, skip)
+
+
+def rough(n: int, seed: int) -> Array:
+    return 0.01 * np.random.default_rng(seed).standard_t(4, n)
+
+
+def test_the_market_is_looked_at_and_not_forecast() -> None:
+    frames = {"A": business(rough(30, 0)), "M": business(rough(30, 1)), "B": business(rough(25, 2))}
+    panel = Panel.from_prices(frames, market="M")
+    assert panel.symbols == ("A", "B")
+    assert panel.universe == Universe(("A", "B"), "M")
+    assert panel.every.symbols == ("A", "B", "M")
+    np.testing.assert_array_equal(panel.market().values, log_returns(frames["M"])[1:])
+    np.testing.assert_array_equal(panel.select(["B"]).market().values, panel.market().values)
+    np.testing.assert_array_equal(panel.covariate("M").values, panel.market().values)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "market", "said"),
+    [
+        ("AB", "M", r"^the market is one of the symbols that have prices\. Received: 'M', which has none$"),
+        ("M", "M", r"^a panel holds at least one series\. Received: M$"),
+    ],
+)
+def test_a_market_without_prices_or_without_others_is_refused(symbols: str, market: str, said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        Panel.from_prices({symbol: business(rough(5, 0)) for symbol in symbols}, market=market)
+
+
+def test_an_unknown_covariate_names_those_there_are(panel: Panel) -> None:
+    with pytest.raises(ParameterError, match=r"Received: 'VIX'; there are NEWYORK, TOKYO$"):
+        panel.covariate("VIX")
+
+
+@given(price_maps(), st.data())
+def test_means_over_the_members_are_a_slow_loop(frames: dict[str, pd.DataFrame], data: st.DataObject) -> None:
+    panel = Panel.from_prices(frames)
+    some = tuple(sorted(data.draw(st.sets(st.sampled_from(sorted(frames)), min_size=1))))
+    mean: dict[str, list[float]] = {}
+    relative: dict[str, list[float]] = {}
+    for symbol in some:
+        series = log_returns(frames[symbol])[1:]
+        for place, day in enumerate(frames[symbol].index[1:]):
+            mean.setdefault(str(day.date()), []).append(series[place])
+            usual = max(np.mean(np.abs(series[: place + 1])), features.VOLATILITY_FLOOR)
+            relative.setdefault(str(day.date()), []).append(abs(series[place]) / usual)
+    universe = Universe(some, "no such index")
+    for covariate, expected in (
+        (panel.market(universe), mean),
+        (panel.cross_section(universe), relative),
+    ):
+        assert covariate.closings.astype("datetime64[D]").astype(str).tolist() == sorted(expected)
+        np.testing.assert_allclose(
+            covariate.values, [np.mean(expected[day]) for day in sorted(expected)], rtol=1e-9, atol=1e-15
+        )
+    assert panel.missing(universe) == ("no such index",)
+    # The same whichever series are kept to be forecast.
+    kept = panel.select([some[0]])
+    assert kept.cross_section(universe).values.tobytes() == panel.cross_section(universe).values.tobytes()
+    assert kept.market().values.tobytes() == panel.market().values.tobytes()
+
+
+def test_tokyo_has_not_seen_new_york_of_the_same_date() -> None:
+    frames = {"NEWYORK": business(rough(10, 0)), "TOKYO": business(rough(10, 1), skip=(4,))}
+    closings = {
+        symbol: (frame.index + pd.Timedelta(hours=hour)).to_numpy().astype("datetime64[s]")
+        for (symbol, frame), hour in zip(frames.items(), (21, 6), strict=True)
+    }
+    panel = Panel.from_prices(frames, closings=closings)
+    dates = panel.sessions
+    tokyo, new_york = panel.parts[1], panel.parts[0]
+    new_york_seen = panel.covariate("NEWYORK")
+    seen = new_york_seen.last_known(panel.closed[tokyo])
+    assert seen[0] == -1
+    np.testing.assert_array_equal(
+        new_york_seen.closings[seen[1:]].astype("datetime64[D]"),
+        [dates[new_york][dates[new_york] < day].max() for day in dates[tokyo][1:]],
+    )
+    seen = panel.covariate("TOKYO").last_known(panel.closed[new_york])
+    assert (panel.covariate("TOKYO").closings[seen] < panel.closed[new_york]).all()
+    # A mean over both is known when its date is over, at which time no member of it can be missing any more.
+    for covariate in (panel.market(), panel.cross_section()):
+        for part in (tokyo, new_york):
+            seen = covariate.last_known(panel.closed[part])
+            assert seen.tolist() == [np.sum(panel.calendar < day) - 1 for day in dates[part]]
+
+
+def test_closings_go_with_the_prices() -> None:
+    frame = business(rough(5, 0))
+    times = frame.index.to_numpy().astype("datetime64[s]")
+    said = r"closings are one increasing time for each session .* Received: {} times for 6 sessions of A$"
+    with pytest.raises(ParameterError, match=said.format(5)):
+        Panel.from_prices({"A": frame}, closings={"A": times[1:]})
+    with pytest.raises(ParameterError, match=said.format(0)):
+        Panel.from_prices({"A": frame}, closings={})
+    with pytest.raises(ParameterError, match=said.format(6)):
+        Panel.from_prices({"A": frame}, closings={"A": times[::-1]})
+
+
+@given(price_maps(), st.data())
+def test_means_over_the_members_do_not_see_later_prices(
+    frames: dict[str, pd.DataFrame], data: st.DataObject
+) -> None:
+    panel = Panel.from_prices(frames)
+    day = data.draw(st.sampled_from(panel.calendar.tolist()))
+    later = {symbol: frame.copy() for symbol, frame in frames.items()}
+    for frame in later.values():
+        frame.loc[frame.index > pd.Timestamp(day), "close"] *= 3.0
+    changed = Panel.from_prices(later)
+    known = int(np.searchsorted(panel.calendar, np.datetime64(day), side="right"))
+    for one, other in (
+        (panel.market(), changed.market()),
+        (panel.cross_section(), changed.cross_section()),
+    ):
+        assert one.values[:known].tobytes() == other.values[:known].tobytes()
+
+
+@given(price_maps(), st.data())
+def test_going_through_the_series_meets_each_origin_once(
+    frames: dict[str, pd.DataFrame], data: st.DataObject
+) -> None:
+    panel = Panel.from_prices(frames)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(panel) - 1))), dtype=np.int64)
+    windows = Windows(panel, rows, (1,))
+    met = []
+    for part, mine in windows.by_series():
+        assert ((rows[mine] >= part.start) & (rows[mine] < part.stop)).all()
+        met.extend(mine.tolist())
+    assert sorted(met) == list(range(len(rows)))
