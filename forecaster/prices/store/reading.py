@@ -1,0 +1,270 @@
+"""Reading rows from the files of one version, in order, without deduplicating what was never restated."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from forecaster.prices.store.rows import (
+    ACCEPTED,
+    STATUSES,
+    Rows,
+    SymbolIndex,
+    concatenate,
+    in_order,
+    latest,
+    merge,
+)
+from forecaster.prices.store.table import File, PricesTable
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["Snapshot", "Span"]
+
+_TEXTS = ("source", "reason")
+_NUMBER_OF_STATUS = {name: number for number, name in enumerate(STATUSES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What part of the rows is wanted: sessions and times, both ends counted; None is no bound.
+
+    Parameters
+    ----------
+    first, last : date or None
+        Sessions.
+    since, until : int or None
+        ``fetched_at`` in microseconds: later than `since`, and no later than `until`.
+    """
+
+    first: datetime.date | None = None
+    last: datetime.date | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def misses(self, file: File) -> bool:
+        """Whether no row of a file can be wanted."""
+        return (
+            (self.first is not None and file.last_session is not None and file.last_session < self.first)
+            or (self.last is not None and file.first_session is not None and file.first_session > self.last)
+            or (self.since is not None and file.last_fetched is not None and file.last_fetched <= self.since)
+            or (self.until is not None and file.first_fetched is not None and file.first_fetched > self.until)
+        )
+
+    def times_within(self, file: File) -> bool:
+        """Whether every row of a file was fetched at a wanted time."""
+        return (
+            self.since is None or (file.first_fetched is not None and file.first_fetched > self.since)
+        ) and (self.until is None or (file.last_fetched is not None and file.last_fetched <= self.until))
+
+
+class Snapshot:
+    """The rows of one version of the table.
+
+    Base files hold at most one row a symbol and session, accepted. The others hold what came after: restated,
+    quarantined, settled and removed rows. They are few, so only they are searched for the latest.
+    """
+
+    def __init__(self, prices: PricesTable, table: DeltaTable) -> None:
+        self._prices = prices
+        self.table = table
+        files = prices.files(table)
+        self.base = [file for file in files if not file.amended]
+        self.amended = [file for file in files if file.amended]
+
+    def symbols(self) -> SymbolIndex:
+        """Return every symbol that any row has."""
+        names: set[str] = set()
+        for file in (*self.base, *self.amended):
+            parquet = self._prices.parquet(file)
+            for batch in parquet.iter_batches(columns=["symbol"], batch_size=1 << 20):
+                names.update(_names(batch.column(0)))
+        return SymbolIndex(tuple(sorted(names)))
+
+    def amendments(self, index: SymbolIndex, columns: Sequence[str], span: Span) -> Rows:
+        """Return all amended rows of a span, not in order."""
+        names = dict.fromkeys((*columns, "revision", "status"))
+        return self._read_all(self.amended, index, tuple(names), span)
+
+    def unamended(self, index: SymbolIndex, columns: Sequence[str], span: Span) -> Rows:
+        """Return all base rows of a span, not in order."""
+        return self._read_all(self.base, index, tuple(columns), span)
+
+    def latest(
+        self, index: SymbolIndex, columns: Sequence[str], span: Span, *, accepted: bool = True
+    ) -> Rows:
+        """Return the latest row of every symbol and session, sorted by them.
+
+        Parameters
+        ----------
+        index : SymbolIndex
+            The symbols wanted.
+        columns : sequence of str
+            Columns to return: numbers as float64, ``fetched_at`` as int64 microseconds, ``status`` as its
+            number in `STATUSES`, texts as objects.
+        span : Span
+            The span; what was known `until` a time is the latest row of that time.
+        accepted : bool
+            Leave out sessions whose latest row is not accepted.
+        """
+        overrides = latest(self.amendments(index, columns, span))
+        spine, others = _spine(self._wanted(self.base, index, span))
+        stray = in_order(self._read_all(others, index, tuple(columns), span))
+        shown = overrides
+        if accepted:
+            shown = overrides.take(overrides.columns["status"] == ACCEPTED)
+        shown = Rows(shown.keys, {name: shown.columns[name] for name in columns})
+        # What lies beside the spine is small: put in order at once, then laid between the rows of each file.
+        beside = merge(stray, shown, overrides.keys)
+        parts: list[Rows] = []
+        start = 0
+        for number, file in enumerate(spine):
+            rows = in_order(self._read(file, index, tuple(columns), span))
+            stop = len(beside)
+            if number + 1 < len(spine):
+                following = spine[number + 1].first_symbol
+                stop = int(np.searchsorted(beside.keys, index.start(following or "")))
+            parts.append(merge(rows, beside.take(slice(start, stop)), overrides.keys))
+            start = stop
+        return concatenate(parts) if parts else beside
+
+    def _wanted(self, files: Iterable[File], index: SymbolIndex, span: Span) -> list[File]:
+        return [
+            file
+            for file in files
+            if not span.misses(file) and index.meets(file.first_symbol, file.last_symbol)
+        ]
+
+    def _read_all(
+        self, files: Iterable[File], index: SymbolIndex, columns: tuple[str, ...], span: Span
+    ) -> Rows:
+        parts = [self._read(file, index, columns, span) for file in self._wanted(files, index, span)]
+        return concatenate([_empty(columns), *parts])
+
+    def _read(self, file: File, index: SymbolIndex, columns: tuple[str, ...], span: Span) -> Rows:
+        """Read the wanted rows of one file, in the order of the file."""
+        with self._prices.location.errors("read"):
+            parquet = self._prices.parquet(file)
+            timed = not span.times_within(file)
+            stored = [name for name in columns if name != "status" or file.amended]
+            needed = list(dict.fromkeys(("session", *stored, *(("fetched_at",) if timed else ()))))
+            parts = []
+            for group in range(parquet.metadata.num_row_groups):
+                if not _group_meets(parquet, group, index, span):
+                    continue
+                symbols = parquet.read_row_group(group, columns=["symbol"]).column(0)
+                numbers = _encode(symbols, index)
+                known = numbers >= 0
+                if not known.any():
+                    continue
+                data = parquet.read_row_group(group, columns=needed)
+                parts.append(_rows(data, numbers, known, columns, span, timed))
+        return concatenate(parts) if parts else _empty(columns)
+
+
+def _rows(
+    data: pa.Table,
+    numbers: NDArray[np.int64],
+    keep: NDArray[np.bool_],
+    columns: tuple[str, ...],
+    span: Span,
+    timed: bool,
+) -> Rows:
+    days = data["session"].cast(pa.int32()).to_numpy()
+    if span.first is not None:
+        keep &= days >= _day(span.first)
+    if span.last is not None:
+        keep &= days <= _day(span.last)
+    if timed:
+        times = _column(data, "fetched_at")
+        keep &= times > (-(1 << 62) if span.since is None else span.since)
+        keep &= times <= ((1 << 62) if span.until is None else span.until)
+    rows = Rows(SymbolIndex.keys(numbers, days), {name: _column(data, name) for name in columns})
+    return rows if keep.all() else rows.take(keep)
+
+
+def _day(session: datetime.date) -> int:
+    return (session - datetime.date(1970, 1, 1)).days
+
+
+def _column(data: pa.Table, name: str) -> NDArray[Any]:
+    if name not in data.column_names:  # the status of base rows, which are all accepted
+        return np.full(data.num_rows, ACCEPTED, dtype=np.int8)
+    column = data[name]
+    if name == "fetched_at":
+        return column.cast(pa.int64()).to_numpy()
+    if name == "status":
+        column = column.combine_chunks()
+        table = np.array([_NUMBER_OF_STATUS[text] for text in column.dictionary.to_pylist()], dtype=np.int8)
+        return table[column.indices.to_numpy()] if len(table) else np.zeros(0, dtype=np.int8)
+    if name in _TEXTS:
+        return column.cast(pa.string()).to_numpy(zero_copy_only=False)
+    return column.to_numpy()
+
+
+def _empty(columns: Sequence[str]) -> Rows:
+    types = {"fetched_at": np.int64, "revision": np.int32, "status": np.int8, "settled": np.bool_}
+    return Rows(
+        np.zeros(0, dtype=np.int64),
+        {
+            name: np.zeros(0, dtype=object if name in _TEXTS else types.get(name, np.float64))
+            for name in columns
+        },
+    )
+
+
+def _encode(symbols: pa.ChunkedArray, index: SymbolIndex) -> NDArray[np.int64]:
+    parts = []
+    for chunk in symbols.chunks:
+        table = index.encode(chunk.dictionary.to_pylist())
+        parts.append(table[chunk.indices.to_numpy()])
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _names(symbols: pa.Array) -> list[str]:
+    names: list[str] = symbols.dictionary.to_pylist()
+    return names
+
+
+def _group_meets(parquet: pq.ParquetFile, group: int, index: SymbolIndex, span: Span) -> bool:
+    """Whether a row group can hold a wanted row, by its statistics."""
+    columns = parquet.metadata.row_group(group)
+    for number in range(columns.num_columns):
+        column = columns.column(number)
+        found = column.statistics
+        if found is None or not found.has_min_max:
+            continue
+        if column.path_in_schema == "symbol" and not index.meets(found.min, found.max):
+            return False
+        if column.path_in_schema == "session" and (
+            (span.first is not None and found.max < span.first)
+            or (span.last is not None and found.min > span.last)
+        ):
+            return False
+    return True
+
+
+def _spine(files: Sequence[File]) -> tuple[list[File], list[File]]:
+    """Choose large files whose symbols do not overlap, in order; they are read one by one, the others at once."""
+    spine: list[File] = []
+    others: list[File] = []
+    for file in sorted(files, key=lambda file: (-file.rows, file.path)):
+        bounded = file.first_symbol is not None and file.last_symbol is not None
+        if bounded and all(_apart(file, other) for other in spine):
+            spine.append(file)
+        else:
+            others.append(file)
+    return sorted(spine, key=lambda file: file.first_symbol or ""), others
+
+
+def _apart(a: File, b: File) -> bool:
+    # Both have bounds: only such files are laid on the spine.
+    return (a.last_symbol or "") < (b.first_symbol or "") or (b.last_symbol or "") < (a.first_symbol or "")

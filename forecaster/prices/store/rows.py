@@ -1,0 +1,163 @@
+"""Rows of prices as sorted NumPy columns: keys, the latest row of each session, merging."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ACCEPTED",
+    "QUARANTINED",
+    "REJECTED",
+    "REMOVED",
+    "STATUSES",
+    "Rows",
+    "SymbolIndex",
+    "concatenate",
+    "equal_values",
+    "latest",
+    "merge",
+    "split_keys",
+]
+
+STATUSES = ("accepted", "quarantined", "rejected", "removed")
+"""What the latest row of a symbol and session says about it; only accepted rows are read."""
+
+ACCEPTED, QUARANTINED, REJECTED, REMOVED = range(4)
+
+_SHIFT = 32
+_EPOCH = 1 << 31  # days may lie before 1970, and a key must sort as (symbol, day) does
+
+
+@dataclass(frozen=True)
+class SymbolIndex:
+    """The symbols of a read, sorted, and the number of each.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Distinct symbols in the order of their code points, which is how Delta and Parquet order text.
+    """
+
+    names: tuple[str, ...]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Number of each symbol."""
+        return {name: number for number, name in enumerate(self.names)}
+
+    def encode(self, symbols: Iterable[str]) -> NDArray[np.int64]:
+        """Return the number of each symbol, -1 where it is not of this read."""
+        numbers = self.numbers
+        return np.array([numbers.get(symbol, -1) for symbol in symbols], dtype=np.int64)
+
+    def start(self, symbol: str) -> int:
+        """Return the least key that a row of `symbol`, or of any symbol after it, can have."""
+        return bisect.bisect_left(self.names, symbol) << _SHIFT
+
+    def meets(self, first: str | None, last: str | None) -> bool:
+        """Whether any symbol lies within [first, last]; None is no bound."""
+        place = 0 if first is None else bisect.bisect_left(self.names, first)
+        return place < len(self.names) and (last is None or self.names[place] <= last)
+
+    @staticmethod
+    def keys(numbers: NDArray[np.int64], days: NDArray[Any]) -> NDArray[np.int64]:
+        """Pack symbol numbers and days since 1970-01-01 into keys that sort by symbol, then session."""
+        return (numbers << _SHIFT) + (days.astype(np.int64) + _EPOCH)
+
+
+def split_keys(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.datetime64]]:
+    """Return the symbol numbers and the sessions (datetime64[D]) of keys."""
+    days = (keys & ((1 << _SHIFT) - 1)) - _EPOCH
+    return keys >> _SHIFT, days.view("datetime64[D]")
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows in columns.
+
+    Parameters
+    ----------
+    keys : ndarray of shape (n,), int64
+        Symbol and session of each row.
+    columns : dict of str to ndarray of shape (n,)
+        Anything else.
+    """
+
+    keys: NDArray[np.int64]
+    columns: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, where: Any) -> Rows:
+        """Return the rows at `where`: a mask, positions or a slice."""
+        return Rows(self.keys[where], {name: column[where] for name, column in self.columns.items()})
+
+
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    """Put rows with the same columns one after the other; at least one part is needed."""
+    if len(parts) == 1:
+        return parts[0]
+    keys = np.concatenate([part.keys for part in parts])
+    return Rows(
+        keys, {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    )
+
+
+def in_order(rows: Rows) -> Rows:
+    """Sort by key, unless the rows are sorted already; equal keys keep their order."""
+    if len(rows) < 2 or bool((rows.keys[1:] > rows.keys[:-1]).all()):
+        return rows
+    return rows.take(np.argsort(rows.keys, kind="stable"))
+
+
+def latest(rows: Rows) -> Rows:
+    """Keep the row of the highest ``revision`` of each key, sorted by key."""
+    order = np.lexsort((rows.columns["revision"], rows.keys))
+    keys = rows.keys[order]
+    last = np.ones(len(keys), dtype=bool)
+    last[:-1] = keys[1:] != keys[:-1]
+    return rows.take(order[last])
+
+
+def find(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return for each of `wanted` its place in sorted `keys`, and whether it is there."""
+    places = np.searchsorted(keys, wanted)
+    there = np.zeros(len(wanted), dtype=bool)
+    inside = places < len(keys)
+    there[inside] = keys[places[inside]] == wanted[inside]
+    return places, there
+
+
+def merge(rows: Rows, more: Rows, overridden: NDArray[np.int64]) -> Rows:
+    """Leave out of `rows` the keys `overridden` and put `more` in, by key.
+
+    All three are sorted by key; after it no key occurs twice if `more` only has keys that are overridden or new.
+    """
+    if len(overridden):
+        places, there = find(rows.keys, overridden)
+        if there.any():
+            keep = np.ones(len(rows), dtype=bool)
+            keep[places[there]] = False
+            rows = rows.take(keep)
+    if not len(more):
+        return rows
+    if not len(rows):
+        return more
+    places = np.searchsorted(rows.keys, more.keys)
+    columns = {name: np.insert(column, places, more.columns[name]) for name, column in rows.columns.items()}
+    return Rows(np.insert(rows.keys, places, more.keys), columns)
+
+
+def equal_values(a: NDArray[np.float64], b: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
+    """Whether numbers are equal, or both NaN, or differ by no more than `tolerance` times the larger."""
+    with np.errstate(invalid="ignore"):
+        near = np.abs(a - b) <= tolerance * np.maximum(np.abs(a), np.abs(b))
+    return (a == b) | near | (np.isnan(a) & np.isnan(b))
