@@ -44,20 +44,6 @@ class JobData:
         return len(self.prices.frames) / (len(self.prices.frames) + len(self.prices.failures))
 
 
-class _AsOf:
-    """A source that forgets what came after a session, before the prices are checked."""
-
-    def __init__(self, source: Source, as_of: date) -> None:
-        self._source, self._as_of = source, pd.Timestamp(as_of)
-
-    def symbols(self) -> tuple[str, ...]:
-        return self._source.symbols()
-
-    def load(self, symbol: str) -> pd.DataFrame:
-        frame = self._source.load(symbol)
-        return frame[frame.index <= self._as_of]
-
-
 def load_data(job: Job, folder: Path, minimum_sessions: int, as_of: date | None = None) -> JobData:
     """Load and check the prices of a job.
 
@@ -76,9 +62,7 @@ def load_data(job: Job, folder: Path, minimum_sessions: int, as_of: date | None 
     DataError
         If the source, or every symbol of it, cannot be used.
     """
-    source: Source = job.prices.build(folder)
-    if as_of is not None:
-        source = _AsOf(source, as_of)
+    source: Source = job.prices.build(folder, as_of)
     prices = load_prices(source, (), minimum_sessions)
     if not prices.frames:
         raise _nothing_usable(prices.failures)

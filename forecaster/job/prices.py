@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,11 +23,11 @@ class SamplePrices(Spec):
     symbols: tuple[Symbol, ...] = Field(("SP500", "NASDAQ", "WTI"), min_length=1)
     """SP500, NASDAQ and WTI (from `arch`); with the extra `samples`, 20 US stocks (from `skfolio`)."""
 
-    def build(self, folder: Path) -> Source:
-        """Make the source; the folder of the job file is not needed."""
+    def build(self, folder: Path, as_of: date | None = None) -> Source:
+        """Make the source, as it was on an evening; the folder of the job file is not needed."""
         from forecaster.prices.samples import SampleSource
 
-        return SampleSource(self.symbols)
+        return SampleSource(self.symbols, as_of)
 
 
 class FilesPrices(Spec):
@@ -38,14 +39,14 @@ class FilesPrices(Spec):
     symbols: tuple[Symbol, ...] = ()
     """Symbols to use; all that the files hold where none is given."""
 
-    def build(self, folder: Path) -> Source:
-        """Make the source."""
+    def build(self, folder: Path, as_of: date | None = None) -> Source:
+        """Make the source, as it was on an evening."""
         from forecaster.prices.files import FilesSource
 
         paths = (self.path,) if isinstance(self.path, str) else self.path
         # A path from `~` is absolute once the source has expanded it.
         placed = (path if path.startswith("~") else str(folder / path) for path in paths)
-        return FilesSource(tuple(placed), self.symbols)
+        return FilesSource(tuple(placed), self.symbols, as_of)
 
 
 PricesSpec = Annotated[SamplePrices | FilesPrices, Field(discriminator="kind")]

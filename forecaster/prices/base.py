@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ __all__ = [
     "PRICE_COLUMNS",
     "Finding",
     "LoadedPrices",
+    "OffCalendar",
     "Source",
     "content_hash",
     "did_you_mean",
@@ -27,8 +28,17 @@ __all__ = [
 ]
 
 
+OffCalendar = Callable[[str, pd.DatetimeIndex], tuple[pd.DatetimeIndex, pd.DatetimeIndex] | None]
+"""For a symbol and the dates of its rows, the sessions that are missing and the dates that are none, as
+`forecaster.calendars.Calendars.missing_and_extra` gives them; None where its calendar is not known."""
+
+
 class Source(Protocol):
-    """Where prices come from."""
+    """Where prices come from.
+
+    A source may be made as of a session: it then says what it would have said that evening, and what stands
+    after the session does not matter, whatever it is.
+    """
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols that were asked for or, if none were, all that the source offers.
@@ -71,14 +81,23 @@ class LoadedPrices:
         What the checks found, of usable symbols and of others.
     failures : dict of str to str
         Why each of the other symbols was left out, in one line.
+    quarantined : dict of str to DataFrame
+        The rows of usable symbols that are not used, as `forecaster.prices.checks.Inspection` gives them.
     """
 
     frames: dict[str, pd.DataFrame]
     findings: tuple[Finding, ...]
     failures: dict[str, str]
+    quarantined: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def load_prices(source: Source, symbols: Sequence[str], minimum_sessions: int) -> LoadedPrices:
+def load_prices(
+    source: Source,
+    symbols: Sequence[str],
+    minimum_sessions: int,
+    off_calendar: OffCalendar | None = None,
+    settled: Mapping[str, pd.Series[str]] | None = None,
+) -> LoadedPrices:
     """Load and check the prices of symbols; leave a bad one out by name and go on with the rest.
 
     Parameters
@@ -89,6 +108,10 @@ def load_prices(source: Source, symbols: Sequence[str], minimum_sessions: int) -
         The symbols; empty for all that the source offers.
     minimum_sessions : int
         Sessions with a close that each needs at least.
+    off_calendar : callable, optional
+        Compares dates with the calendar of a symbol. Without it no calendar is looked at.
+    settled : mapping of str to Series of str, optional
+        For each symbol the sessions that were judged before (`forecaster.prices.checks.inspect`).
 
     Returns
     -------
@@ -111,23 +134,26 @@ def load_prices(source: Source, symbols: Sequence[str], minimum_sessions: int) -
     frames: dict[str, pd.DataFrame] = {}
     findings: list[Finding] = []
     failures: dict[str, str] = {}
+    quarantined: dict[str, pd.DataFrame] = {}
     for symbol in names:
         try:
             raw = source.load(symbol)
+            off = off_calendar(symbol, pd.DatetimeIndex(raw.index)) if off_calendar else None
         except SymbolError as error:
             failures[symbol] = error.reason
             findings.append(
                 Finding(symbol, "not-loaded", "error", 0, None, error.reason, "the symbol is left out")
             )
             continue
-        prices, found = inspect(symbol, raw, minimum_sessions)
-        findings.extend(found)
-        errors = [finding for finding in found if finding.severity == "error"]
-        if errors:
-            failures[symbol] = failure_reason(errors)
-        else:
-            frames[symbol] = prices
-    return LoadedPrices(frames, tuple(findings), failures)
+        inspection = inspect(symbol, raw, minimum_sessions, off, (settled or {}).get(symbol))
+        findings.extend(inspection.findings)
+        if inspection.errors:
+            failures[symbol] = failure_reason(inspection.errors)
+            continue
+        frames[symbol] = inspection.prices
+        if len(inspection.quarantined):
+            quarantined[symbol] = inspection.quarantined
+    return LoadedPrices(frames, tuple(findings), failures, quarantined)
 
 
 def price_table(prices: pd.DataFrame) -> pd.DataFrame:

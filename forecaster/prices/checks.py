@@ -208,7 +208,7 @@ def inspect(
     symbol: str,
     frame: pd.DataFrame,
     minimum_sessions: int,
-    calendar: pd.DatetimeIndex | None = None,
+    off_calendar: tuple[pd.DatetimeIndex, pd.DatetimeIndex] | None = None,
     settled: pd.Series[str] | None = None,
 ) -> Inspection:
     """Do as `check`, but return the errors among the findings instead of raising the first.
@@ -217,9 +217,9 @@ def inspect(
     ----------
     symbol, frame, minimum_sessions
         As in `check`.
-    calendar : DatetimeIndex, optional
-        The sessions that the exchange held, at least from the first to the last of `frame`. Without it no
-        session is called missing or extra.
+    off_calendar : tuple of two DatetimeIndex, optional
+        The sessions of the exchange that have no row, and the rows on days that were no session, as
+        `forecaster.calendars.Calendars.missing_and_extra` gives them. Without it neither is looked for.
     settled : Series of str, optional
         Sessions that were judged before: empty where the row was accepted, otherwise the codes for which it
         is held back, joined by commas. They are not judged again, but for a number that is impossible.
@@ -233,14 +233,14 @@ def inspect(
     report = _Report(symbol, frame.index)
     faults = row_faults(frame)
     trusted, before = _settled(frame.index, settled)
-    extra = _extra(frame.index, calendar)
+    missing, extra_days = off_calendar or (frame.index[:0], frame.index[:0])
+    extra: Mask = frame.index.isin(extra_days)
     idle = extra & ~(_column(frame, "volume") > 0) & ~trusted
     codes = _codes(faults, before, idle)
     screening = screen(frame, codes, trusted)
     _say_structure(report, frame, faults, screening, minimum_sessions)
     _say_quarantined(report, frame, faults, screening, before)
-    if calendar is not None:
-        _say_calendar(report, frame, calendar, extra & screening.usable)
+    _say_calendar(report, missing, extra & screening.usable)
     _say_actions(report, frame, screening)
     _say_rows(report, faults, screening)
     # The checks along time compare neighbours, which is meaningless while the rows themselves are wrong.
@@ -306,12 +306,6 @@ def _settled(index: pd.Index, settled: pd.Series[str] | None) -> tuple[Mask, lis
         return np.zeros(len(index), dtype=bool), [""] * len(index)
     known = settled.reindex(index)
     return known.notna().to_numpy(), known.fillna("").tolist()
-
-
-def _extra(index: pd.Index, calendar: pd.DatetimeIndex | None) -> Mask:
-    if calendar is None:
-        return np.zeros(len(index), dtype=bool)
-    return ~index.isin(calendar)
 
 
 def _codes(faults: dict[tuple[str, str], Mask], before: list[str], idle: Mask) -> list[tuple[str, ...]]:
@@ -389,6 +383,8 @@ def _say_quarantined(
         if code in IMPOSSIBLE:
             value = f"{_column(frame, column)[np.argmax(mask)]:g}"
             report.add(code, mask, _IMPOSSIBLE_TEXTS[code].format(column=column, value=value), _LEFT_OUT)
+    if not screening.held.any():
+        return
     earlier = np.array([bool(text) for text in before], dtype=bool)
     for code, text in _JUDGED_TEXTS.items():
         mask = np.array([code in codes for codes in screening.codes], dtype=bool)
@@ -401,15 +397,12 @@ def _say_quarantined(
     )  # fmt: skip
 
 
-def _say_calendar(report: _Report, frame: pd.DataFrame, calendar: pd.DatetimeIndex, extra: Mask) -> None:
-    """Compare the rows with the sessions that the exchange held between the first and the last of them."""
-    if len(frame):
-        span = calendar[(calendar >= frame.index[0]) & (calendar <= frame.index[-1])]
-        report.add(
-            "missing-session", ~span.isin(frame.index),
-            "{count} of {total} sessions of the exchange have no row, the first on {first}",
-            "the return after them counts as one session's", span,
-        )  # fmt: skip
+def _say_calendar(report: _Report, missing: pd.Index, extra: Mask) -> None:
+    report.add(
+        "missing-session", np.ones(len(missing), dtype=bool),
+        "{count} sessions of the exchange have no row, the first on {first}",
+        "the return after them counts as one session's", missing,
+    )  # fmt: skip
     report.add(
         "traded-extra-session", extra,
         "the exchange held no session on {first} ({count} such rows), but something was traded",

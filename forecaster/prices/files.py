@@ -74,13 +74,21 @@ class FilesSource:
         ``prices/**/*.csv``.
     symbols : sequence of str
         The symbols asked for; empty for all that the files hold.
+    as_of : date, optional
+        Forget every row of a later session, before anything else in it is read: whatever it holds spoils no
+        symbol. A row whose session is no date is not forgotten.
 
     Notes
     -----
     The files are read once, when something is first asked for. A symbol's rows may lie in several files.
     """
 
-    def __init__(self, path: str | Path | Sequence[str | Path], symbols: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: str | Path | Sequence[str | Path],
+        symbols: Sequence[str] = (),
+        as_of: datetime.date | None = None,
+    ) -> None:
         paths = [path] if isinstance(path, (str, Path)) else list(path)
         if not paths or any(not str(each).strip() for each in paths):
             raise ParameterError(f"`path` must name at least one file, folder or pattern. Received: {path!r}")
@@ -89,6 +97,7 @@ class FilesSource:
         self._paths = [str(each) for each in paths]
         self._place = ", ".join(self._paths[:3]) + (" and others" if len(self._paths) > 3 else "")
         self._symbols = tuple(symbols)
+        self._as_of = as_of
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols asked for or, if none were, all that the files hold, sorted.
@@ -123,10 +132,10 @@ class FilesSource:
             raise SymbolError(symbol, f"{self._place} holds this symbol, but it was not asked for")
         if symbol not in contents.rows:
             held = sorted({*contents.rows, *contents.problems, *contents.others})
+            until = f" up to {self._as_of}" if self._as_of else ""
+            there = f"there are {_shorten(held)}" if held else "there is no other either"
             raise SymbolError(
-                symbol,
-                f"no row of {self._place} has this symbol{did_you_mean(symbol, held)}; "
-                f"there are {_shorten(held)}",
+                symbol, f"no row of {self._place}{until} has this symbol{did_you_mean(symbol, held)}; {there}"
             )
         return price_table(contents.rows[symbol])
 
@@ -140,8 +149,8 @@ class FilesSource:
         others: set[str] = set()
         for number, file in enumerate(files):
             is_empty = True
-            for table, found in _read(file):
-                is_empty = is_empty and table.empty and not found
+            for rows, table, found in _read(file, self._as_of):
+                is_empty = is_empty and not rows
                 for symbol, reason in found:
                     problems.setdefault(symbol, reason)
                 if self._symbols:
@@ -164,6 +173,17 @@ class _Contents:
 
 
 @dataclass(frozen=True, slots=True)
+class _Uncut:
+    """A row that could not be cut into cells."""
+
+    symbol: str
+    position: int
+    reason: str
+    day: int | None
+    """Days from 1970-01-01 to its session, where that can be told."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Block:
     """Some rows of one file, as they stand there."""
 
@@ -173,8 +193,8 @@ class _Block:
     positions: NDArray[np.int64]
     columns: dict[str, Any]
     """Arrow arrays of the known columns, each of any type."""
-    problems: list[tuple[str, int, str]]
-    """Symbol, position and reason of rows that could not be cut into cells."""
+    problems: list[_Uncut]
+    """Rows that could not be cut into cells."""
 
     def place(self, position: int) -> str:
         return f"{self.file}, {self.unit} {position}"
@@ -196,9 +216,10 @@ def _find(path: str) -> list[Path]:
             if not target.name.lower().endswith(_SUFFIXES):
                 raise SourceError(f"{path}: a price file must end in {', '.join(_SUFFIXES)}")
             return [target]
-        if not glob.has_magic(path):
+        root, pattern = _pattern(target)
+        if not glob.has_magic(pattern):
             raise SourceError(f"{path}: there is no such file or folder")
-        files = sorted(Path(file) for file in glob.glob(str(target), recursive=True))  # noqa: PTH207
+        files = sorted(root / file for file in glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
         files = [file for file in files if _is_data(file)]
     except (OSError, ValueError, RuntimeError, re.error) as error:
         raise SourceError(f"{path}: cannot be looked up: {_one_line(error)}") from error
@@ -207,20 +228,44 @@ def _find(path: str) -> list[Path]:
     return files
 
 
+def _pattern(path: Path) -> tuple[Path, str]:
+    """Cut a path where what exists ends: a ``[`` in the name of a folder that exists is no pattern."""
+    root = Path(path.anchor)
+    parts = path.relative_to(root).parts
+    for number, part in enumerate(parts):
+        if not (root / part).is_dir():
+            return root, str(Path(*parts[number:]))
+        root = root / part
+    return root, ""
+
+
 def _is_data(file: Path) -> bool:
     """Tell data from what file systems and Spark leave beside it (``._x.csv``, ``_SUCCESS``)."""
     return file.is_file() and file.name.lower().endswith(_SUFFIXES) and not file.name.startswith((".", "_"))
 
 
-def _read(file: Path) -> Iterator[tuple[pd.DataFrame, list[tuple[str, str]]]]:
-    """Yield blocks of rows, parsed, each with the symbols whose cells could not be and why."""
+def _read(
+    file: Path, as_of: datetime.date | None
+) -> Iterator[tuple[int, pd.DataFrame, list[tuple[str, str]]]]:
+    """Yield for blocks of rows their number, those up to ``as_of`` parsed, and the symbols that fail."""
     blocks = _read_parquet if file.name.lower().endswith(".parquet") else _read_csv
     try:
         for block in blocks(file):
-            _require_symbols(block)
-            yield _parse(block)
+            yield block.positions.size + len(block.problems), *_parse(_until(block, as_of))
     except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException, UnicodeError) as error:
         raise SourceError(f"{file}: cannot be read: {_one_line(error)}") from error
+
+
+def _until(block: _Block, as_of: datetime.date | None) -> _Block:
+    """Forget the rows of sessions after ``as_of``, unread but for the session."""
+    if as_of is None:
+        return block
+    sessions, wrong = _parse_sessions(block)
+    keep = wrong | (sessions <= np.datetime64(as_of, "s"))
+    columns = {name: column.filter(pa.array(keep)) for name, column in block.columns.items()}
+    last = (as_of - datetime.date(1970, 1, 1)).days
+    problems = [problem for problem in block.problems if problem.day is None or problem.day <= last]
+    return _Block(block.file, block.unit, block.positions[keep], columns, problems)
 
 
 def _read_csv(file: Path) -> Iterator[_Block]:
@@ -243,14 +288,16 @@ def _read_csv(file: Path) -> Iterator[_Block]:
         starts = np.concatenate(([before], ends[:-1])) + 1
         whole: list[list[str]] = []
         lines: list[int] = []
-        problems: list[tuple[str, int, str]] = []
+        problems: list[_Uncut] = []
         for line, (_, row) in zip(starts.tolist(), records, strict=True):
             if len(row) == len(names):
                 whole.append(row)
                 lines.append(line)
             elif any(cell.strip() for cell in row):
-                symbol = row[known["symbol"]].strip() if len(row) > known["symbol"] else ""
-                problems.append((symbol, line, f"has {len(row)} cells where the header has {len(names)}"))
+                known_cells = {name: row[known[name]].strip() for name in _REQUIRED if len(row) > known[name]}
+                reason = f"has {len(row)} cells where the header has {len(names)}"
+                day = _parse_date(known_cells.get("session", ""))
+                problems.append(_Uncut(known_cells.get("symbol", ""), line, reason, day))
         cells = list(zip(*whole, strict=True)) or [()] * len(names)
         columns = {name: pa.array(cells[place], pa.string()) for name, place in known.items()}
         yield _without_blank_rows(_Block(file, "line", np.array(lines, np.int64), columns, problems))
@@ -350,19 +397,23 @@ def _require_symbols(block: _Block) -> None:
         raise SourceError(f"{block.file}: the column `symbol` must be text or whole numbers; it is {kind}")
     block.columns["symbol"] = column
     blank = pc.equal(column, "").to_numpy(zero_copy_only=False)
-    nameless = [line for symbol, line, _ in block.problems if not symbol]
+    nameless = [problem.position for problem in block.problems if not problem.symbol]
     places = [*block.positions[blank].tolist(), *nameless]
     if places:
         raise SourceError(f"{block.place(min(places))}: each row needs a symbol; this one has none")
-    for symbol in [*pc.unique(column).to_pylist(), *(symbol for symbol, _, _ in block.problems)]:
+    for symbol in [*pc.unique(column).to_pylist(), *(problem.symbol for problem in block.problems)]:
         if not symbol.isprintable():
             raise SourceError(f"{block.file}: a symbol must be printable text. Received: {_quote(symbol)}")
 
 
 def _parse(block: _Block) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Turn cells into symbols, dates and numbers; say of each symbol which cell could not be."""
+    _require_symbols(block)
     data = pd.DataFrame({"symbol": block.columns["symbol"].to_numpy(zero_copy_only=False)})
-    problems = [(line, symbol, f"{block.place(line)}: {reason}") for symbol, line, reason in block.problems]
+    problems = [
+        (problem.position, problem.symbol, f"{block.place(problem.position)}: {problem.reason}")
+        for problem in block.problems
+    ]
 
     def note(wrong: NDArray[np.bool_], column: str, rule: str) -> None:
         rows = np.flatnonzero(wrong)

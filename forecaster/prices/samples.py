@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from datetime import date
 from functools import lru_cache
 
 import pandas as pd
@@ -36,6 +37,8 @@ class SampleSource:
     ----------
     symbols : sequence of str
         The symbols asked for, out of `SAMPLE_SYMBOLS`. An unknown one fails when it is loaded, and only it.
+    as_of : date, optional
+        Forget every session after it.
 
     Notes
     -----
@@ -44,12 +47,15 @@ class SampleSource:
     so none has dividends or splits of its own.
     """
 
-    def __init__(self, symbols: Sequence[str] = ("SP500", "NASDAQ", "WTI")) -> None:
+    def __init__(
+        self, symbols: Sequence[str] = ("SP500", "NASDAQ", "WTI"), as_of: date | None = None
+    ) -> None:
         if isinstance(symbols, str) or not symbols:
             raise ParameterError(
                 f"`symbols` must be a sequence of at least one symbol. Received: {symbols!r}"
             )
         self._symbols = tuple(symbols)
+        self._as_of = None if as_of is None else pd.Timestamp(as_of)
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols asked for."""
@@ -63,8 +69,12 @@ class SampleSource:
         SymbolError
             If no sample has this name, or the package that holds it cannot be imported.
         """
+        table = price_table(self._read(symbol))
+        return table if self._as_of is None else table[table.index <= self._as_of]
+
+    def _read(self, symbol: str) -> pd.DataFrame:
         if symbol in _ARCH:
-            return price_table(_read_arch(_ARCH[symbol]))
+            return _read_arch(_ARCH[symbol])
         if symbol in _STOCKS or symbol == _INDEX:
             try:
                 closes = _read_skfolio()
@@ -74,7 +84,7 @@ class SampleSource:
                     f"this sample needs the package `skfolio`, which cannot be imported ({error}); "
                     "install the extra `forecaster[samples]`",
                 ) from error
-            return price_table(closes[[symbol]].rename(columns={symbol: "close"}))
+            return closes[[symbol]].rename(columns={symbol: "close"})
         raise SymbolError(
             symbol, f"no sample has this name{did_you_mean(symbol, SAMPLE_SYMBOLS)}; "
             f"there are {', '.join(SAMPLE_SYMBOLS)}",
