@@ -19,7 +19,7 @@ from forecaster.windows import Panel, Windows
 
 HORIZONS = (1, 5, 21)
 LOOKBACK = 32
-TRAINING = "training: {epochs: 1, batch: 256}"
+TRAINING = "training: {epochs: 1}"
 STRATEGIES = {
     "row": "{kind: row}",
     "column": "{kind: column}",
@@ -214,7 +214,7 @@ def test_the_network_starts_at_the_ewma_model() -> None:
     from forecaster.models.convolution.model import ConvolutionForecaster
 
     untrained: ConvolutionForecaster = build("convolution_lagged")
-    untrained.network = untrained._build(len(HORIZONS))
+    untrained.weights = untrained.trainer(len(HORIZONS)).function.first_weights(0)[None]
     windows = origins(WHOLE)
     np.testing.assert_allclose(untrained._scales(windows), windows.scales, rtol=1e-6)
 
@@ -232,12 +232,12 @@ def test_what_the_kernel_sees_is_what_the_first_layer_does(name: str, fitted: di
     first = model.layers[0]
     linear = KernelConvolution(first.filters, first.kernel, dilation=first.dilation)
     alone = KernelStack(model.strategy, LOOKBACK, [linear], head="last")
-    alone.build((None, model.sessions, len(CHANNELS)))
-    trained = model.network.get_layer("kernel").get_weights()[:2]
-    alone.set_weights([trained[0], np.zeros_like(trained[1])])
+    alone.build((None, alone.sessions, len(CHANNELS)))
+    trained = model.trainer(len(HORIZONS)).function.named(model.weights[0])
+    alone.set_weights([trained["stack/kernel_0"], np.zeros_like(trained["stack/bias_0"])])
     newest_row = -first.filters if name == "convolution_calendar_fold" else None
     for channel, lag in (("z", 0), ("abs_z", 2), ("log_volatility_ratio", 4)):
-        impulse = np.zeros((1, model.sessions, len(CHANNELS)), dtype=np.float32)
+        impulse = np.zeros((1, alone.sessions, len(CHANNELS)), dtype=np.float32)
         impulse[0, -1 - lag, CHANNELS.index(channel)] = 1.0
         moved = np.asarray(alone(impulse))[0]
         moved = moved[newest_row:] if newest_row else moved

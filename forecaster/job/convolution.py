@@ -21,14 +21,20 @@ class Training(Spec):
 
     epochs: PositiveInt = 4
     """Passes over the training origins."""
-    batch: PositiveInt = 256
-    """Origins a step."""
+    chunk: Annotated[int, Field(ge=64, le=256)] = 64
+    """Consecutive origins that go through the network together: 64 to 256."""
+    chunks_per_step: Annotated[int, Field(ge=4)] = 4
+    """Chunks of a step, each from another place: at least 4."""
     learning_rate: PositiveFloat = 2e-3
     """Peak of the cosine schedule of AdamW."""
     weight_decay: NonNegativeFloat = 1e-3
     """Weight decay of AdamW."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Share of the features that are dropped in training."""
+    seeds: PositiveInt = 1
+    """Networks that are trained from different seeds and averaged."""
+    warm_start: bool = False
+    """Whether each refit of a backtest starts from the weights of the one before."""
 
 
 class ConvolutionModel(ModelSpec):

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from forecaster.models.convolution import runtime  # before Keras
+from forecaster.models.convolution import runtime  # noqa: F401  # before TensorFlow
 
 # isort: split
-import keras
 import numpy as np
 import pandas as pd
-from keras import ops
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from forecaster.errors import NotFittedError
 from forecaster.features import CHANNELS, HAR_FEATURES
-from forecaster.kernels import FoldedKernel, Folding, frequency_response
+from forecaster.kernels import FoldedKernel, frequency_response
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
-from forecaster.models.convolution.geometry import KernelLayer, Strategy, history_of, newest_row_last
-from forecaster.models.convolution.layers import KernelStack
+from forecaster.models.convolution.chunks import check_runs, runs_of
+from forecaster.models.convolution.folding import first_folding
+from forecaster.models.convolution.geometry import KernelLayer, Strategy, newest_row_last, trace
+from forecaster.models.convolution.network import Network, Objective
+from forecaster.models.convolution.training import Data, Schedule, Trainer, trainer_of
 from forecaster.quantiles import LEVELS, QuantileForecast, quantile_weights
 from forecaster.returns import forward_returns
-from forecaster.windows import Windows
+from forecaster.windows import Panel, Windows
 
-__all__ = ["ConvolutionForecaster"]
+__all__ = ["ConvolutionForecaster", "scale_loss", "scale_objective"]
 
 Array = NDArray[np.float64]
+Tensor = Any  # TensorFlow's types say no shape
 
-WEIGHTS = "network.weights.h5"
 LOG_SCALE_BOUND = 2.0
 """The network may stretch or shrink the EWMA scale by a factor of e squared at most."""
-PREDICT_BATCH = 2048
-WARM_UP_STEPS = 20
 PERIODS = np.geomspace(2.0, 252.0, 64)
 """From two sessions, the shortest that daily data can tell, to a year."""
 
@@ -45,11 +46,10 @@ class ConvolutionForecaster:
     kernel by a strategy, takes the last step, joins it with standardised HAR features, and gives for each
     horizon a number s. The scale of the outcome is ``S = volatility * sqrt(h) * exp(s)``; the last layer
     starts at zero, so that training starts at the EWMA model. Quantiles are S times the pooled quantiles of
-    past outcomes over S.
+    past outcomes over S. Several seeds are averaged in s.
 
-    The loss is twice the CRPS of the outcome over the EWMA scale, against fixed pooled quantiles
-    times ``exp(s)``, plus ``a * exp(-s) + s`` with a the realised mean absolute return over the horizon in
-    units of the EWMA scale (the likelihood of a Laplace scale).
+    It is trained for `scale_loss` on chunks of consecutive origins, and scored a block of the series at a
+    time. The compiled network is shared with all others of its shape; the model holds the weights.
 
     Parameters
     ----------
@@ -61,12 +61,18 @@ class ConvolutionForecaster:
         Sessions of a window, without the history that the strategy reaches back to.
     dense : int
         Units of the hidden layer.
-    epochs, batch : int
-        Passes over the training origins, and origins a step.
+    epochs : int
+        Passes over the training origins.
+    chunk, chunks_per_step : int
+        Consecutive origins of a chunk, 64 to 256, and chunks of a step, at least four.
     learning_rate, weight_decay, dropout : float
         Of AdamW with a cosine schedule, and of the joined features.
+    seeds : int
+        Networks that are trained, from ``seed`` on, and averaged.
+    warm_start : bool
+        Whether `start_from` has an effect.
     seed : int
-        Seed of the weights, the shuffling and the dropout.
+        Seed of the weights, the cuts, the order and the dropout of the first network.
     """
 
     def __init__(
@@ -76,86 +82,122 @@ class ConvolutionForecaster:
         lookback: int,
         dense: int,
         epochs: int,
-        batch: int,
+        chunk: int,
+        chunks_per_step: int,
         learning_rate: float,
         weight_decay: float,
         dropout: float,
+        seeds: int,
+        warm_start: bool,
         seed: int,
     ) -> None:
         self.strategy, self.layers, self.lookback, self.dense = strategy, tuple(layers), lookback, dense
-        self.epochs, self.batch = epochs, batch
-        self.learning_rate, self.weight_decay, self.dropout = learning_rate, weight_decay, dropout
-        self.seed = seed
-        self.network: Any = None
+        self.chunk, self.dropout = chunk, dropout
+        self.schedule = Schedule(epochs, chunks_per_step, learning_rate, weight_decay)
+        self.seeds, self.warm_start, self.seed = seeds, warm_start, seed
+        self.weights: NDArray[np.float32] | None = None
         self.residuals = ResidualQuantiles(by_symbol=False)
-        self.feature_mean = np.zeros(len(HAR_FEATURES), dtype=np.float32)
-        self.feature_deviation = np.ones(len(HAR_FEATURES), dtype=np.float32)
-
-    @property
-    def sessions(self) -> int:
-        """Sessions that one window holds."""
-        return self.lookback + history_of(self.strategy)
+        self.statistics = np.stack([np.zeros(len(HAR_FEATURES)), np.ones(len(HAR_FEATURES))])
+        self._first_weights: NDArray[np.float32] | None = None
 
     @property
     def parameters(self) -> int:
         """Number of trained weights and residual quantiles."""
-        weights = 0 if self.network is None else self.network.count_params()
+        weights = 0 if self.weights is None else self.weights.size
         return int(weights) + self.residuals.parameters
 
+    def network(self, n_horizons: int) -> Network:
+        """Describe the network for so many horizons."""
+        return Network(
+            self.strategy,
+            self.lookback,
+            self.layers,
+            channels=len(CHANNELS),
+            outputs=n_horizons,
+            head="last",
+            features=len(HAR_FEATURES),
+            dense=self.dense,
+            dropout=self.dropout,
+            zero_output=True,
+        )
+
+    def trainer(self, n_horizons: int) -> Trainer:
+        """Return the compiled network, which it shares with every model of its shape."""
+        return trainer_of(self.network(n_horizons), scale_objective(n_horizons), self.chunk)
+
+    def start_from(self, previous: Self) -> Self:
+        """Start the next `fit` at the weights of an earlier refit, if the settings say so.
+
+        Parameters
+        ----------
+        previous : ConvolutionForecaster
+            Fitted with the same settings on outcomes known before: its weights have seen nothing else.
+        """
+        if self.warm_start:
+            if previous.weights is None:
+                raise NotFittedError("a model starts from one that is fitted; fit the earlier one first")
+            self._first_weights = previous.weights
+        return self
+
     def fit(self, windows: Windows) -> Self:
-        """Train from fresh weights on all origins."""
+        """Train on all origins, from fresh weights unless `start_from` gave others."""
         targets = known_targets(windows)
         features = windows.panel.har_features[windows.rows]
-        self.feature_mean = features.mean(axis=0)
-        self.feature_deviation = features.std(axis=0) + np.float32(1e-6)
-        runtime.be_deterministic(self.seed)
-        self.network = self._build(len(windows.horizons))
-        standardised = targets / windows.scales
-        sizes = _realised_sizes(windows)
-        sizes /= sizes.mean(axis=0)
-        steps = self.epochs * -(-len(windows) // self.batch)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, max(steps - WARM_UP_STEPS, 1), warmup_target=self.learning_rate, warmup_steps=WARM_UP_STEPS
+        # Not quite zero where a feature is constant.
+        self.statistics = np.stack([features.mean(axis=0), features.std(axis=0) + np.float32(1e-6)])
+        trainer = self.trainer(len(windows.horizons))
+        runs = runs_of(windows.rows, windows.panel.offsets)
+        check_runs(runs, windows.panel.offsets, trainer.network.sessions)
+        data = _data_of(windows.panel, windows.horizons)
+        base = np.quantile(targets / windows.scales, LEVELS, axis=0).T
+        typical = _realised_sizes(windows.panel, windows.horizons)[windows.rows].mean(axis=0)
+        starts = [None] * self.seeds if self._first_weights is None else list(self._first_weights)
+        self.weights = np.stack(
+            [
+                trainer.fit(
+                    data,
+                    runs,
+                    self.schedule,
+                    self.seed + member,
+                    weights=start,
+                    constants=(base, typical),
+                    statistics=self.statistics,
+                )
+                for member, start in enumerate(starts)
+            ]
         )
-        self.network.compile(
-            optimizer=keras.optimizers.AdamW(schedule, weight_decay=self.weight_decay),
-            loss=_scale_loss(np.quantile(standardised, LEVELS, axis=0).T),
-        )
-        inputs = self._inputs(windows)
-        observed = np.stack([standardised, sizes], axis=-1).astype(np.float32)
-        shuffle = np.random.default_rng(self.seed)
-        for _ in range(self.epochs):
-            order = shuffle.permutation(len(windows))
-            for start in range(0, len(order), self.batch):
-                rows = order[start : start + self.batch]
-                self.network.train_on_batch([part[rows] for part in inputs], observed[rows])
         self.residuals.fit(windows, targets / self._scales(windows))
         return self
 
     def predict(self, windows: Windows) -> QuantileForecast:
         """Forecast the scale at each origin and stretch the residual quantiles by it."""
-        if self.network is None:
+        if self.weights is None:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
         values = self._scales(windows)[:, :, None] * self.residuals.predict(windows)
         return QuantileForecast(values, windows.horizons)
 
     def save(self, folder: Path) -> None:
-        """Write the weights, the feature statistics and the residual quantiles."""
-        if self.network is None:
-            raise NotFittedError("a model is fitted before it is saved; call fit first")
-        self.network.save_weights(folder / WEIGHTS)
-        statistics = {"feature_mean": self.feature_mean, "feature_deviation": self.feature_deviation}
-        save_arrays(folder, self.residuals.state() | statistics)
+        """Write the weights by name, the feature statistics and the residual quantiles."""
+        state = self.residuals.state() | {"feature_mean": self.statistics[0]}
+        state |= {"feature_deviation": self.statistics[1]}
+        members = [self._named(member) for member in range(self.seeds)]
+        state |= {f"weights/{name}": np.stack([member[name] for member in members]) for name in members[0]}
+        save_arrays(folder, state)
 
     def load(self, folder: Path) -> Self:
         """Read what `save` wrote."""
         state = load_arrays(folder)
         self.residuals.restore(state)
-        self.feature_mean = state["feature_mean"].astype(np.float32)
-        self.feature_deviation = state["feature_deviation"].astype(np.float32)
+        self.statistics = np.stack([state["feature_mean"], state["feature_deviation"]]).astype(np.float32)
         assert self.residuals.values is not None
-        self.network = self._build(self.residuals.values.shape[1])
-        self.network.load_weights(folder / WEIGHTS)
+        function = self.trainer(self.residuals.values.shape[1]).function
+        named = {name: state[f"weights/{name}"] for name in function.shapes}
+        self.weights = np.stack(
+            [
+                function.flat({name: value[member] for name, value in named.items()})
+                for member in range(self.seeds)
+            ]
+        )
         return self
 
     def lag_weights(self) -> pd.DataFrame:
@@ -210,59 +252,85 @@ class ConvolutionForecaster:
         return ordered[["channel", "filter", "period", "magnitude", "phase"]]
 
     def _first_kernel(self) -> FoldedKernel:
-        if self.network is None:
-            raise NotFittedError("a model has kernels once it is fitted; call fit first")
-        folding: Folding = self.network.get_layer("kernel").first_kernels()
+        members = [self._named(member) for member in range(self.seeds)]
+        first = trace(self.strategy, self.lookback, self.layers)[0]
+        # The filters of all networks stand side by side.
+        kernel = np.concatenate([member["stack/kernel_0"] for member in members], axis=-1)
+        bias = np.concatenate([member["stack/bias_0"] for member in members], axis=-1)
+        folding = first_folding(self.strategy, self.lookback, first, kernel, bias)
         return folding.at(row=-1 if newest_row_last(self.strategy) else 0, column=-1)[0]
 
-    def _build(self, n_horizons: int) -> Any:
-        series = keras.Input((self.sessions, len(CHANNELS)), name="series")
-        features = keras.Input((len(HAR_FEATURES),), name="features")
-        body = KernelStack(self.strategy, self.lookback, self.layers, head="last", name="kernel")
-        joined = keras.layers.Concatenate()([body(series), features])
-        hidden = keras.layers.Dropout(self.dropout)(joined)
-        hidden = keras.layers.Dense(self.dense, activation="gelu")(hidden)
-        hidden = keras.layers.Concatenate()([hidden, features])
-        log_scale = keras.layers.Dense(n_horizons, kernel_initializer="zeros", name="log_scale")(hidden)
-        return keras.Model([series, features], log_scale)
-
-    def _inputs(self, windows: Windows) -> list[NDArray[np.float32]]:
-        features = windows.panel.har_features[windows.rows]
-        standard = np.clip((features - self.feature_mean) / self.feature_deviation, -5.0, 5.0)
-        return [windows.sequences(self.sessions), standard]
+    def _named(self, member: int) -> dict[str, NDArray[np.float32]]:
+        """Weights of one network by name."""
+        if self.weights is None or self.residuals.values is None:
+            raise NotFittedError("a model has weights to show or to save once it is fitted; call fit first")
+        return self.trainer(self.residuals.values.shape[1]).function.named(self.weights[member])
 
     def _scales(self, windows: Windows) -> Array:
-        inputs = self._inputs(windows)
-        log_scale = np.concatenate(
-            [
-                self.network.predict_on_batch([part[start : start + PREDICT_BATCH] for part in inputs])
-                for start in range(0, len(windows), PREDICT_BATCH)
-            ]
-        )
-        bounded = np.clip(log_scale.astype(np.float64), -LOG_SCALE_BOUND, LOG_SCALE_BOUND)
+        assert self.weights is not None
+        panel, trainer = windows.panel, self.trainer(len(windows.horizons))
+        data = _data_of(panel, windows.horizons)
+        members = [
+            trainer.score(weights, data, windows.rows, panel.offsets, self.statistics)
+            for weights in self.weights
+        ]
+        log_scale = np.mean(members, axis=0, dtype=np.float64)
+        bounded = np.clip(log_scale, -LOG_SCALE_BOUND, LOG_SCALE_BOUND)
         scales: Array = windows.scales * np.exp(bounded)
         return scales
 
 
-def _realised_sizes(windows: Windows) -> Array:
-    """Mean absolute return over each horizon over the day's volatility, shape (n_origins, n_horizons)."""
-    panel = windows.panel
-    total = [forward_returns(np.abs(panel.returns[part]), windows.horizons) for part in panel.parts]
-    mean = np.concatenate(total)[windows.rows] / np.array(windows.horizons)
-    result: Array = mean / windows.volatility[:, None]
+# --- what is trained for -----------------------------------------------------------------------------------
+
+
+def scale_loss(outputs: Tensor, observed: Tensor, constants: Sequence[Tensor]) -> Tensor:
+    """Loss of a log scale s.
+
+    Twice the CRPS of the outcome over the EWMA scale, against fixed pooled quantiles times ``exp(s)``, plus
+    ``a * exp(-s) + s`` with a the realised mean absolute return over the horizon in units of the EWMA scale
+    and of its own average (the likelihood of a Laplace scale); the mean over horizons.
+
+    Parameters
+    ----------
+    outputs : tensor of shape (chunks, origins, n_horizons)
+        The log scale.
+    observed : tensor of shape (chunks, origins, 2 * n_horizons)
+        Outcomes over the EWMA scale, and realised mean absolute returns over it.
+    constants : tensors of shape (n_horizons, n_levels) and (n_horizons,)
+        The pooled quantiles, and the average of the realised mean absolute returns.
+    """
+    quantiles, typical = constants
+    outcome, size = tf.split(observed, 2, axis=-1)
+    scale = tf.exp(outputs)
+    error = outcome[..., None] - quantiles * scale[..., None]
+    levels = tf.constant(LEVELS, dtype=tf.float32)
+    weights = tf.constant(quantile_weights(), dtype=tf.float32)
+    pinball = tf.reduce_sum(tf.maximum(levels * error, (levels - 1.0) * error) * weights, axis=-1)
+    return tf.reduce_mean(2.0 * 2.0 * pinball + size / typical / scale + outputs, axis=-1)
+
+
+def scale_objective(n_horizons: int) -> Objective:
+    """Return the objective of a scale head for so many horizons."""
+    return Objective(scale_loss, columns=2 * n_horizons, constants=((n_horizons, len(LEVELS)), (n_horizons,)))
+
+
+_ON_DEVICE: weakref.WeakKeyDictionary[Panel, dict[tuple[int, ...], Data]] = weakref.WeakKeyDictionary()
+
+
+def _data_of(panel: Panel, horizons: tuple[int, ...]) -> Data:
+    """Put a panel on the device, once for all models and refits."""
+    held = _ON_DEVICE.setdefault(panel, {})
+    if horizons not in held:
+        parts = [forward_returns(panel.returns[part], horizons) for part in panel.parts]
+        scales = panel.volatility[:, None] * np.sqrt(np.array(horizons, dtype=float))
+        outcomes = np.concatenate(parts) / scales
+        observed = np.concatenate([outcomes, _realised_sizes(panel, horizons)], axis=1)
+        held[horizons] = Data.of(panel.channels, observed.astype(np.float32), panel.har_features)
+    return held[horizons]
+
+
+def _realised_sizes(panel: Panel, horizons: tuple[int, ...]) -> Array:
+    """Mean absolute return over each horizon over the day's volatility, shape (total, n_horizons)."""
+    total = [forward_returns(np.abs(panel.returns[part]), horizons) for part in panel.parts]
+    result: Array = np.concatenate(total) / np.array(horizons) / panel.volatility[:, None]
     return result
-
-
-def _scale_loss(base: Array) -> Any:
-    """Loss of a log scale, against fixed quantiles ``base`` of shape (n_horizons, n_levels)."""
-    quantiles = ops.convert_to_tensor(base.astype(np.float32))
-    levels = ops.convert_to_tensor(np.array(LEVELS, dtype=np.float32))
-    weights = ops.convert_to_tensor(quantile_weights().astype(np.float32))
-
-    def loss(observed: Any, log_scale: Any) -> Any:
-        outcome, size = observed[..., 0], observed[..., 1]
-        error = outcome[..., None] - quantiles * ops.exp(log_scale)[..., None]
-        pinball = ops.sum(ops.maximum(levels * error, (levels - 1.0) * error) * weights, axis=-1)
-        return ops.mean(2.0 * 2.0 * pinball + size * ops.exp(-log_scale) + log_scale, axis=-1)
-
-    return loss

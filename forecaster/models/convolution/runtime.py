@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["be_deterministic", "repeat_to_the_bit"]
+from forecaster.threads import tensorflow_threads
+
+__all__ = ["repeat_to_the_bit"]
 
 NOTE = re.compile(rb"[IW]\d{4} \d|WARNING: All log messages before absl|To enable the following instructions")
 NO_DEVICE = re.compile(rb"E\d{4} .* failed call to cuInit")
@@ -53,16 +55,10 @@ if "tensorflow" not in sys.modules:
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
+        within, across = tensorflow_threads()
+        tf.config.threading.set_intra_op_parallelism_threads(within)
+        tf.config.threading.set_inter_op_parallelism_threads(across)
         tf.constant(0.0) + 1.0  # the first operation starts the devices
-
-
-def be_deterministic(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow, and choose operations that give the same bits every time."""
-    import keras
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
 
 
 def repeat_to_the_bit() -> None:
