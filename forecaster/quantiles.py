@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError
 
-__all__ = ["LEVELS", "QuantileForecast", "average", "quantile_columns", "quantile_weights"]
+__all__ = [
+    "LEVELS",
+    "TAIL_COLUMNS",
+    "QuantileForecast",
+    "Tails",
+    "average",
+    "expected_shortfall",
+    "probability_below",
+    "quantile_columns",
+    "quantile_weights",
+]
 
 Array = NDArray[np.float64]
 
@@ -24,6 +34,9 @@ LEVELS: tuple[float, ...] = (
     0.99,
 )
 """The levels of every forecast: 0.01, 0.025, 0.05, then 0.1 to 0.9 by 0.05, then 0.95, 0.975, 0.99."""
+
+TAIL_COLUMNS = ("tail_low", "tail_high", "variance")
+"""Columns of a table of forecasts that hold its tails, where a model states them."""
 
 
 def quantile_columns() -> list[str]:
@@ -45,6 +58,29 @@ def quantile_weights() -> Array:
 
 
 @dataclass(frozen=True, eq=False)
+class Tails:
+    """What the 23 levels leave open: the means beyond the outermost ones, and the variance.
+
+    One rule states them: *filtered historical simulation*. A model that forecasts a location m and a scale S
+    takes its quantiles from standardised outcomes z of the past; ``low`` is then m + S times the mean of the
+    z at or below their 1% quantile, ``high`` the same above 99%, and ``variance`` is S squared times the
+    variance of the z. They are stored with the forecast, so that expected shortfall and variance are those
+    that were issued.
+
+    Parameters
+    ----------
+    low, high : ndarray of shape (n_origins, n_horizons)
+        Mean outcome below the 1% quantile and above the 99% quantile, cumulative log returns.
+    variance : ndarray of shape (n_origins, n_horizons)
+        Variance of the cumulative log return; zero for a point mass.
+    """
+
+    low: Array
+    high: Array
+    variance: Array
+
+
+@dataclass(frozen=True, eq=False)
 class QuantileForecast:
     """Quantiles of the cumulative log return over each horizon, one row an origin.
 
@@ -54,15 +90,19 @@ class QuantileForecast:
         Cumulative log returns (not percent), non-decreasing along the levels and finite.
     horizons : tuple of int
         Horizons in sessions, one for each entry of the second axis.
+    tails : Tails or None
+        Tail means and variance, where the model states them.
 
     Raises
     ------
     ParameterError
-        If the shape is wrong, a value is not finite, or two quantiles cross.
+        If the shape is wrong, a value is not finite, two quantiles cross, or a tail mean lies inside the
+        outermost quantiles.
     """
 
     values: Array
     horizons: tuple[int, ...]
+    tails: Tails | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.horizons), len(LEVELS))
@@ -83,6 +123,30 @@ class QuantileForecast:
                 f"quantiles do not cross. Received: {rows.size} origins where they do, the first at row "
                 f"{rows[0]}; sort the quantiles or mend the model"
             )
+        if self.tails is not None:
+            self._check_tails(self.tails)
+
+    def _check_tails(self, tails: Tails) -> None:
+        expected = self.values.shape[:2]
+        shapes = {tails.low.shape, tails.high.shape, tails.variance.shape}
+        if shapes != {expected}:
+            raise ParameterError(
+                f"tails have the shape (n_origins, n_horizons) = {expected}. Received: {sorted(shapes)}"
+            )
+        # Negated, so that NaN and a negative variance fail too.
+        sound = (
+            np.isfinite(tails.low + tails.high + tails.variance)
+            & (tails.low <= self.values[:, :, 0])
+            & (tails.high >= self.values[:, :, -1])
+            & (tails.variance >= 0)
+        )
+        if not sound.all():
+            rows = np.flatnonzero(~sound.all(axis=1))
+            raise ParameterError(
+                "a tail mean lies beyond the outermost quantile and a variance is not negative, both finite. "
+                f"Received: {rows.size} origins where they do not, the first at row {rows[0]}; take them "
+                "from the outcomes that the quantiles came from"
+            )
 
     def __len__(self) -> int:
         return len(self.values)
@@ -96,13 +160,36 @@ class QuantileForecast:
     def mean(self) -> Array:
         """Mean of the cumulative log return, shape (n_origins, n_horizons).
 
-        The quantile function is integrated by the trapezoid rule over the levels and held constant beyond the
-        outermost ones, so that the far tails weigh as much as the 1% and 99% quantiles.
+        The quantile function is integrated by the trapezoid rule over the levels; beyond the outermost ones
+        it is the tail means where they are stated, else it is held constant.
         """
-        grid = np.array([0.0, *LEVELS, 1.0])
-        padded = np.concatenate([self.values[..., :1], self.values, self.values[..., -1:]], axis=-1)
-        result: Array = np.trapezoid(padded, grid, axis=-1)
-        return result
+        inner: Array = np.trapezoid(self.values, np.array(LEVELS), axis=-1)
+        low, high = self.values[..., 0], self.values[..., -1]
+        if self.tails is not None:
+            low, high = self.tails.low, self.tails.high
+        return inner + LEVELS[0] * low + (1.0 - LEVELS[-1]) * high
+
+    def expected_shortfall(self, level: float) -> Array:
+        """Mean cumulative log return over the worst outcomes, shape (n_origins, n_horizons).
+
+        See `expected_shortfall`.
+
+        Parameters
+        ----------
+        level : float
+            Share of the worst outcomes: a forecast level below one half.
+
+        Raises
+        ------
+        ParameterError
+            If the level is no such level, or the forecast states no tails.
+        """
+        if self.tails is None:
+            raise ParameterError(
+                "an expected shortfall needs the mean below the 1% quantile. Received: a forecast without "
+                "tails; use a model that states them"
+            )
+        return expected_shortfall(self.values, self.tails.low, level)
 
     def interval(self, coverage: float) -> tuple[Array, Array]:
         """Central interval that the outcome falls into with the given probability.
@@ -132,6 +219,37 @@ class QuantileForecast:
         gives the outermost level, because nothing is known beyond it.
         """
         return 1.0 - probability_below(self.values, np.zeros(self.values.shape[:2]))
+
+
+def expected_shortfall(values: Array, tail_low: Array, level: float) -> Array:
+    """Mean outcome over the worst share of a distribution.
+
+    The quantile function integrated from 0 to the level, over the level (Acerbi and Tasche, "On the coherence
+    of expected shortfall", Journal of Banking and Finance 26, 2002, equation 3.3): the stated mean below the
+    1% quantile, then the trapezoid rule over the levels.
+
+    Parameters
+    ----------
+    values : ndarray of shape (..., n_levels)
+        Quantiles.
+    tail_low : ndarray of shape (...)
+        Mean outcome below the 1% quantile.
+    level : float
+        Share of the worst outcomes: a forecast level below one half.
+
+    Returns
+    -------
+    ndarray of shape (...)
+        Cumulative log return, at most the quantile at the level where the tail mean is at most the outermost.
+    """
+    allowed = [one for one in LEVELS if one < 0.5]
+    if level not in allowed:
+        raise ParameterError(
+            f"an expected shortfall is taken at a level below one half. Received: {level}; allowed: {allowed}"
+        )
+    stop = LEVELS.index(level) + 1
+    inner: Array = np.trapezoid(values[..., :stop], np.array(LEVELS[:stop]), axis=-1)
+    return (LEVELS[0] * tail_low + inner) / level
 
 
 def probability_below(values: Array, thresholds: Array) -> Array:
@@ -171,6 +289,10 @@ def probability_below(values: Array, thresholds: Array) -> Array:
 def average(forecasts: Sequence[QuantileForecast]) -> QuantileForecast:
     """Average forecasts level by level with equal weights (Vincentisation), which keeps quantiles in order.
 
+    Tails are kept where every forecast states them. Tail means average as quantiles do. The standard
+    deviation is the average of standard deviations: exact where the forecasts differ in place and scale
+    alone, else an upper bound (by Cauchy and Schwarz), close for forecasts of one return.
+
     Parameters
     ----------
     forecasts : sequence of QuantileForecast
@@ -185,4 +307,14 @@ def average(forecasts: Sequence[QuantileForecast]) -> QuantileForecast:
                 "averaged forecasts share origins and horizons. Received: "
                 f"{first.values.shape} at {first.horizons} and {other.values.shape} at {other.horizons}"
             )
-    return QuantileForecast(np.mean([forecast.values for forecast in forecasts], axis=0), first.horizons)
+    values = np.mean([forecast.values for forecast in forecasts], axis=0)
+    stated = [forecast.tails for forecast in forecasts if forecast.tails is not None]
+    if len(stated) < len(forecasts):
+        return QuantileForecast(values, first.horizons)
+    tails = Tails(
+        # Rounding must not put a tail inside the quantile beside it.
+        np.minimum(np.mean([one.low for one in stated], axis=0), values[:, :, 0]),
+        np.maximum(np.mean([one.high for one in stated], axis=0), values[:, :, -1]),
+        np.square(np.mean([np.sqrt(one.variance) for one in stated], axis=0)),
+    )
+    return QuantileForecast(values, first.horizons, tails)

@@ -14,7 +14,9 @@ from forecaster.errors import ParameterError
 from forecaster.quantiles import (
     LEVELS,
     QuantileForecast,
+    Tails,
     average,
+    expected_shortfall,
     probability_below,
     quantile_columns,
     quantile_weights,
@@ -220,3 +222,104 @@ def test_average_refuses_nothing_and_forecasts_of_other_origins_or_horizons() ->
         average([forecast(NORMAL), forecast(NORMAL, (5,))])
     with pytest.raises(ParameterError, match=r"Received: \(1, 1, 23\) at \(1,\) and \(2, 1, 23\)"):
         average([forecast(NORMAL), forecast(np.tile(NORMAL, (2, 1)))])
+
+
+# Tails
+
+
+def normal_tails(mean: float = 0.0, scale: float = 1.0, rows: int = 1) -> Tails:
+    reach = float(stats.norm.pdf(NORMAL[0])) / 0.01
+    columns = (mean - scale * reach, mean + scale * reach, scale**2)
+    return Tails(*(np.full((rows, 1), column) for column in columns))
+
+
+def with_tails(values: Array, tails: Tails) -> QuantileForecast:
+    return QuantileForecast(np.asarray(values, dtype=np.float64).reshape(-1, 1, N), (1,), tails)
+
+
+def test_tails_complete_the_mean() -> None:
+    exponential = stats.expon.ppf(LEVELS)
+    low = float(stats.expon.expect(lambda x: x, ub=exponential[0])) / 0.01
+    tails = Tails(np.full((1, 1), low), np.full((1, 1), exponential[-1] + 1.0), np.ones((1, 1)))
+    folded, whole = forecast(exponential).mean[0, 0], with_tails(exponential, tails).mean[0, 0]
+    assert whole == pytest.approx(1.0, abs=0.007)
+    # One percent beyond each end: the mean excess of an exponential is one.
+    assert whole - folded == pytest.approx(0.01 * (1.0 + low - exponential[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.01, 0.025, 0.05, 0.1, 0.25])
+def test_expected_shortfall_of_a_normal(level: float) -> None:
+    truth = 0.2 - 3.0 * float(stats.norm.pdf(stats.norm.ppf(level))) / level
+    ours = with_tails(0.2 + 3.0 * NORMAL, normal_tails(0.2, 3.0)).expected_shortfall(level)[0, 0]
+    assert ours == pytest.approx(truth, rel=1e-9 if level == 0.01 else 0.012)
+
+
+@given(quantile_rows(FINE), st.floats(0.0, 1.0), st.sampled_from([0.01, 0.025, 0.05, 0.1]))
+def test_expected_shortfall_is_a_slow_integral_and_lies_below_the_value_at_risk(
+    values: Array, beyond: float, level: float
+) -> None:
+    low = values[:, 0] - beyond
+    ours = expected_shortfall(values, low, level)
+    for row in range(len(values)):
+        area = 0.01 * low[row]
+        for index in range(LEVELS.index(level)):
+            area += (LEVELS[index + 1] - LEVELS[index]) * (values[row, index] + values[row, index + 1]) / 2
+        assert ours[row] == pytest.approx(area / level, abs=1e-12)
+        assert ours[row] <= values[row, LEVELS.index(level)] + 1e-12
+
+
+def test_a_shortfall_that_cannot_be_told_is_refused() -> None:
+    with pytest.raises(ParameterError) as caught:
+        forecast(NORMAL).expected_shortfall(0.05)
+    assert str(caught.value) == (
+        "an expected shortfall needs the mean below the 1% quantile. Received: a forecast without tails; use "
+        "a model that states them"
+    )
+    with pytest.raises(
+        ParameterError, match=r"at a level below one half\. Received: 0\.9; allowed: \[0\.01,"
+    ):
+        with_tails(NORMAL, normal_tails()).expected_shortfall(0.9)
+
+
+@pytest.mark.parametrize("broken", ["low", "high", "variance"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, None])
+def test_tails_that_contradict_the_quantiles_are_refused(broken: str, value: float | None) -> None:
+    sound = normal_tails(rows=3)
+    columns = {name: getattr(sound, name).copy() for name in ("low", "high", "variance")}
+    inside = {"low": -1.0, "high": 1.0, "variance": -1e-9}
+    columns[broken][1] = inside[broken] if value is None else value
+    with pytest.raises(ParameterError) as caught:
+        with_tails(np.tile(NORMAL, (3, 1)), Tails(**columns))
+    assert str(caught.value) == (
+        "a tail mean lies beyond the outermost quantile and a variance is not negative, both finite. "
+        "Received: 1 origins where they do not, the first at row 1; take them from the outcomes that the "
+        "quantiles came from"
+    )
+
+
+def test_tails_of_another_shape_are_refused() -> None:
+    with pytest.raises(
+        ParameterError, match=r"shape \(n_origins, n_horizons\) = \(1, 1\). Received: \[\(2, 1\)"
+    ):
+        with_tails(NORMAL, normal_tails(rows=2))
+
+
+def test_tails_average_as_quantiles_do_and_only_if_all_state_them() -> None:
+    one, three = with_tails(NORMAL, normal_tails()), with_tails(3 * NORMAL, normal_tails(0.0, 3.0))
+    between = average([one, three])
+    assert between.tails is not None
+    # Normals differ in scale alone: the average is the normal of the average scale.
+    for name in ("low", "high", "variance"):
+        np.testing.assert_allclose(getattr(between.tails, name), getattr(normal_tails(0.0, 2.0), name))
+    assert average([one, forecast(NORMAL)]).tails is None
+
+
+@given(st.lists(st.floats(0.1, 3.0), min_size=2, max_size=5))
+def test_an_average_of_point_like_tails_is_still_a_forecast(scales: list[float]) -> None:
+    # Tail means that equal the outermost quantiles: rounding must not put them inside.
+    forecasts = []
+    for scale in scales:
+        values = scale * NORMAL
+        ends = np.full((1, 1), values[0]), np.full((1, 1), values[-1]), np.full((1, 1), scale)
+        forecasts.append(with_tails(values, Tails(*ends)))
+    assert average(forecasts).tails is not None
