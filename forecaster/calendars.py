@@ -138,7 +138,8 @@ class Calendars:
                 if name not in names:
                     raise ParameterError(
                         "a calendar must be one that exchange_calendars knows. "
-                        f"Received: {name!r} for {symbol}; there are {', '.join(get_calendar_names(include_aliases=False))}"
+                        f"Received: {name!r} for {symbol}; there are "
+                        + ", ".join(get_calendar_names(include_aliases=False))
                     )
 
     def name(self, symbol: str) -> str:
@@ -302,8 +303,9 @@ class Calendars:
         if last <= first:
             raise SymbolError(
                 symbol,
-                f"the calendar {self.name(symbol)} starts on {known[0]}. Received: {now:%Y-%m-%d}; name another "
-                f"with the same sessions in the job, for example `calendars: {{{symbol}: 24/5}}`",
+                f"the calendar {self.name(symbol)} starts on {known[0]}. Received: {now:%Y-%m-%d}; "
+                "name another with the same sessions in the job, for example "
+                f"`calendars: {{{symbol}: 24/5}}`",
             )
         calendar = self._around(symbol, first, last)
         closes = calendar.closes.loc[str(first) : str(last)]
