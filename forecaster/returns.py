@@ -17,6 +17,7 @@ return).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from forecaster.errors import ParameterError
 
-__all__ = ["forward_returns", "log_returns", "to_log_returns", "to_prices"]
+__all__ = ["adjusted_prices", "forward_returns", "log_returns", "to_log_returns", "to_prices"]
 
 _COLUMNS = ("close", "dividend", "split")
 
@@ -53,24 +54,73 @@ def log_returns(frame: pd.DataFrame, kind: Literal["total", "price"] = "total") 
         If `kind` is unknown, a column is missing, a close or a split is not positive (no log return exists
         there), or a dividend that counts is negative.
     """
-    if kind not in ("total", "price"):
-        raise ParameterError(f"`kind` must be 'total' or 'price'. Received: kind={kind!r}")
-    missing = [column for column in _COLUMNS if column not in frame.columns]
-    if missing:
-        raise ParameterError(
-            f"`frame` must have the columns {', '.join(_COLUMNS)}. Missing: {', '.join(missing)}"
-        )
-    close, dividend, split = (frame[column].to_numpy(dtype=np.float64) for column in _COLUMNS)
-    _require_positive("close", close)
-    _require_positive("split", split)
-    if kind == "total" and (dividend < 0).any():
-        raise ParameterError(f"`dividend` must be at least 0. Received: {np.nanmin(dividend):g}")
+    close, dividend, split = _traded(frame, kind)
     # Logs are added where the numbers could overflow although the return does not.
     with np.errstate(divide="ignore", invalid="ignore"):
         held = np.logaddexp(np.log(close), np.log(dividend)) if kind == "total" else np.log(close)
     returns = np.full(close.size, np.nan)
     returns[1:] = np.log(split[1:]) + held[1:] - np.log(close[:-1])
     return returns
+
+
+def adjusted_prices(
+    frame: pd.DataFrame, as_of: date | None = None, kind: Literal["total", "price"] = "total"
+) -> pd.DataFrame:
+    """Prices adjusted for the splits and dividends up to a session, and for no later one.
+
+    Parameters
+    ----------
+    frame : DataFrame of shape (n_sessions, ...)
+        As for `log_returns`, indexed by session; also ``open``, ``high``, ``low`` and ``volume``, where there
+        are any.
+    as_of : date, optional
+        The last session that is known: later ones are left out and count for nothing. All by default.
+    kind : {"total", "price"}
+        ``"total"`` adjusts for dividends and splits, ``"price"`` for splits alone.
+
+    Returns
+    -------
+    DataFrame of shape (n_sessions up to `as_of`, ...)
+        The columns of `frame`. Prices per share of the last session, whose own prices are as traded; volumes
+        in such shares; ``split`` is 1 throughout, and ``dividend`` 0 or, with ``"price"``, per such share.
+        Its log returns are those of `frame`, of that kind. Where a close or a dividend that is needed is NaN,
+        all that comes before it is NaN.
+
+    Raises
+    ------
+    ParameterError
+        As `log_returns`.
+
+    Notes
+    -----
+    Before the session t the factor of prices is that from t on, times ``close[t] / (split[t] * (close[t] +
+    dividend[t]))``: the dividend is reinvested at the close of its ex-date, as in `log_returns`. The factor
+    ``1 - dividend[t] / close[t-1]`` that data vendors use reinvests it at the close before, and differs from
+    this one by the return of the ex-date times the yield.
+    """
+    if as_of is not None:
+        frame = frame[frame.index <= pd.Timestamp(as_of)]
+    close, dividend, split = _traded(frame, kind)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        held = np.logaddexp(np.log(close), np.log(dividend)) if kind == "total" else np.log(close)
+        paid = np.where(dividend == 0, 0.0, held - np.log(close)) if kind == "total" else np.zeros(close.size)
+    splits, payments = (_after(steps) for steps in (np.log(split), paid))
+    result = frame.copy()
+    for column in ("open", "high", "low", "close"):
+        if column in frame.columns:
+            result[column] = frame[column] * np.exp(-splits - payments)
+    if "volume" in frame.columns:
+        result["volume"] = frame["volume"] * np.exp(splits)
+    result["dividend"] = 0.0 if kind == "total" else dividend * np.exp(-splits)
+    result["split"] = 1.0
+    return result
+
+
+def _after(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum of the steps after each session."""
+    sums = np.zeros(steps.size)
+    sums[:-1] = np.cumsum(steps[:0:-1])[::-1]
+    return sums
 
 
 def forward_returns(returns: ArrayLike, horizons: Sequence[int]) -> NDArray[np.float64]:
@@ -165,6 +215,25 @@ def to_log_returns(close: ArrayLike, prices: ArrayLike) -> NDArray[np.float64]:
     _require_positive("prices", values)
     result: NDArray[np.float64] = np.log(values) - np.log(base)
     return result
+
+
+def _traded(
+    frame: pd.DataFrame, kind: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Take close, dividend and split out of prices as traded, and see that they can be used."""
+    if kind not in ("total", "price"):
+        raise ParameterError(f"`kind` must be 'total' or 'price'. Received: kind={kind!r}")
+    missing = [column for column in _COLUMNS if column not in frame.columns]
+    if missing:
+        raise ParameterError(
+            f"`frame` must have the columns {', '.join(_COLUMNS)}. Missing: {', '.join(missing)}"
+        )
+    close, dividend, split = (frame[column].to_numpy(dtype=np.float64) for column in _COLUMNS)
+    _require_positive("close", close)
+    _require_positive("split", split)
+    if kind == "total" and (dividend < 0).any():
+        raise ParameterError(f"`dividend` must be at least 0. Received: {np.nanmin(dividend):g}")
+    return close, dividend, split
 
 
 def _aligned(

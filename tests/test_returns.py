@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError
-from forecaster.returns import forward_returns, log_returns, to_log_returns, to_prices
+from forecaster.returns import adjusted_prices, forward_returns, log_returns, to_log_returns, to_prices
 
 PRICES = st.floats(0.01, 1e5)
 RATIOS = st.sampled_from([1.0, 1.0, 1.0, 2.0, 4.0, 1.5, 0.1, 7.0])
@@ -92,6 +92,56 @@ def test_log_returns_refuses(change: dict[str, list[float]], kind: str, text: st
     frame = pd.DataFrame({"close": [1.0, 2.0], "dividend": 0.0, "split": 1.0}).assign(**change)
     with pytest.raises(ParameterError, match=text):
         log_returns(frame, kind)  # type: ignore[arg-type]
+
+
+def dated(frame: pd.DataFrame) -> pd.DataFrame:
+    index = pd.bdate_range("2020-01-01", periods=len(frame), name="session")
+    return frame.set_axis(index, axis=0).assign(open=frame["close"].to_numpy() * 1.5, volume=700.0)
+
+
+@pytest.mark.parametrize("kind", ["total", "price"])
+@given(frame=histories())
+def test_adjusted_closes_move_as_the_wealth_of_a_holder(frame: pd.DataFrame, kind: str) -> None:
+    adjusted = adjusted_prices(dated(frame), kind=kind)  # type: ignore[arg-type]
+    wealth = np.array(wealth_of_holder(frame, reinvest=kind == "total"))
+    expected = wealth / wealth[-1] * frame["close"].iloc[-1]
+    np.testing.assert_allclose(adjusted["close"], expected, rtol=1e-9)
+    np.testing.assert_allclose(adjusted["open"], 1.5 * expected, rtol=1e-9)
+    later = np.append(np.cumprod(frame["split"].to_numpy()[:0:-1])[::-1], 1.0)  # ratios of later splits
+    np.testing.assert_allclose(adjusted["volume"], 700.0 * later, rtol=1e-9)
+    assert (adjusted["split"] == 1).all()
+    if kind == "total":
+        assert (adjusted["dividend"] == 0).all()
+    else:
+        np.testing.assert_allclose(adjusted["dividend"], frame["dividend"] / later, rtol=1e-9)
+    for counted in ("total", "price") if kind == "price" else ("total",):
+        np.testing.assert_allclose(
+            log_returns(adjusted, counted)[1:],
+            log_returns(frame, counted)[1:],
+            rtol=1e-9,
+            atol=1e-9,
+        )
+
+
+@given(histories(), st.data())
+def test_adjustment_as_of_a_session_knows_nothing_later(frame: pd.DataFrame, data: st.DataObject) -> None:
+    frame = dated(frame)
+    session = data.draw(st.integers(0, len(frame) - 1))
+    as_of = frame.index[session].date()
+    later = frame.copy()
+    later.iloc[session + 1 :] = data.draw(st.sampled_from([math.nan, 0.0, -1.0, 1e9]))
+    for kind in ("total", "price"):
+        known = adjusted_prices(frame.iloc[: session + 1], kind=kind)
+        pd.testing.assert_frame_equal(adjusted_prices(later, as_of, kind), known, check_exact=True)
+
+
+def test_prices_without_actions_are_their_own_adjustment() -> None:
+    frame = dated(pd.DataFrame({"close": [1 / 3, 0.7, 1e-5], "dividend": 0.0, "split": 1.0}))
+    pd.testing.assert_frame_equal(adjusted_prices(frame), frame, check_exact=True)
+    frame.iloc[1, 0] = math.nan  # a missing close without a dividend leaves the rest alone
+    pd.testing.assert_frame_equal(adjusted_prices(frame), frame, check_exact=True)
+    with pytest.raises(ParameterError, match="`kind` must be 'total' or 'price'"):
+        adjusted_prices(frame, kind="net")  # type: ignore[arg-type]
 
 
 def test_log_returns_names_missing_columns() -> None:
