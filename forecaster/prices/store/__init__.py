@@ -3,12 +3,7 @@
 See `forecaster.prices.store.store` for how it works.
 """
 
-from forecaster.prices.store.store import (
-    Closes,
-    Fetch,
-    PriceStore,
-    StoredPrices,
-    WriteResult,
-)
+from forecaster.prices.store.results import Closes, Compaction, Fetch, StoredPrices, WriteResult
+from forecaster.prices.store.store import PriceStore
 
-__all__ = ["Closes", "Fetch", "PriceStore", "StoredPrices", "WriteResult"]
+__all__ = ["Closes", "Compaction", "Fetch", "PriceStore", "StoredPrices", "WriteResult"]

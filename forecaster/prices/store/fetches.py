@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import pandas as pd
 import pyarrow as pa
 
-from forecaster.prices.store.table import Location
+from forecaster.prices.store.table import Location, vacuum
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -102,12 +102,22 @@ class FetchesTable:
             }
         )
 
+    def compact(self, after: datetime.timedelta) -> None:
+        """Merge small files and delete those replaced longer ago than `after`."""
+        table = self._open()
+        if table is not None:
+            with self._location.errors("write"):
+                table.optimize.compact()
+                vacuum(table, after)
+
     def _read(self, columns: list[str]) -> pd.DataFrame:
         table = self._open()
         if table is None:
-            return pa.table({name: pa.array([], _SCHEMA.field(name).type) for name in columns}).to_pandas()
+            data: pd.DataFrame = _SCHEMA.empty_table().select(columns).to_pandas()
+            return data
         with self._location.errors("read"):
-            return table.to_pandas(columns=columns)
+            data = table.to_pandas(columns=columns)
+            return data
 
     def _open(self) -> DeltaTable | None:
         from deltalake import DeltaTable

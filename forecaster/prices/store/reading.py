@@ -22,7 +22,7 @@ from forecaster.prices.store.rows import (
     latest,
     merge,
 )
-from forecaster.prices.store.table import File, PricesTable
+from forecaster.prices.store.table import FILE_SCHEMA, File, PricesTable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -127,7 +127,7 @@ class Snapshot:
         parts: list[Rows] = []
         start = 0
         for number, file in enumerate(spine):
-            rows = in_order(self._read(file, index, tuple(columns), span))
+            rows = in_order(self.read(file, index, tuple(columns), span))
             stop = len(beside)
             if number + 1 < len(spine):
                 following = spine[number + 1].first_symbol
@@ -135,6 +135,21 @@ class Snapshot:
             parts.append(merge(rows, beside.take(slice(start, stop)), overrides.keys))
             start = stop
         return concatenate(parts) if parts else beside
+
+    def stored(self, file: File, index: SymbolIndex) -> tuple[pa.Table, NDArray[np.int64]]:
+        """Return the rows of some symbols of one file as they are stored, and their keys."""
+        with self._prices.location.errors("read"):
+            parquet = self._prices.parquet(file)
+            groups = [
+                group
+                for group in range(parquet.metadata.num_row_groups)
+                if _group_meets(parquet, group, index, Span())
+            ]
+            data = parquet.read_row_groups(groups, columns=FILE_SCHEMA.names)
+            numbers = _encode(data["symbol"], index)
+            keep = numbers >= 0
+            days = data["session"].cast(pa.int32()).to_numpy()
+            return data.filter(pa.array(keep)), SymbolIndex.keys(numbers, days)[keep]
 
     def _wanted(self, files: Iterable[File], index: SymbolIndex, span: Span) -> list[File]:
         return [
@@ -146,10 +161,10 @@ class Snapshot:
     def _read_all(
         self, files: Iterable[File], index: SymbolIndex, columns: tuple[str, ...], span: Span
     ) -> Rows:
-        parts = [self._read(file, index, columns, span) for file in self._wanted(files, index, span)]
+        parts = [self.read(file, index, columns, span) for file in self._wanted(files, index, span)]
         return concatenate([_empty(columns), *parts])
 
-    def _read(self, file: File, index: SymbolIndex, columns: tuple[str, ...], span: Span) -> Rows:
+    def read(self, file: File, index: SymbolIndex, columns: tuple[str, ...], span: Span) -> Rows:
         """Read the wanted rows of one file, in the order of the file."""
         with self._prices.location.errors("read"):
             parquet = self._prices.parquet(file)
@@ -196,18 +211,22 @@ def _day(session: datetime.date) -> int:
 
 
 def _column(data: pa.Table, name: str) -> NDArray[Any]:
+    values: NDArray[Any]
     if name not in data.column_names:  # the status of base rows, which are all accepted
         return np.full(data.num_rows, ACCEPTED, dtype=np.int8)
     column = data[name]
     if name == "fetched_at":
-        return column.cast(pa.int64()).to_numpy()
+        values = column.cast(pa.int64()).to_numpy()
+        return values
     if name == "status":
         column = column.combine_chunks()
         table = np.array([_NUMBER_OF_STATUS[text] for text in column.dictionary.to_pylist()], dtype=np.int8)
         return table[column.indices.to_numpy()] if len(table) else np.zeros(0, dtype=np.int8)
     if name in _TEXTS:
-        return column.cast(pa.string()).to_numpy(zero_copy_only=False)
-    return column.to_numpy()
+        values = column.cast(pa.string()).to_numpy(zero_copy_only=False)
+        return values
+    values = column.to_numpy()
+    return values
 
 
 def _empty(columns: Sequence[str]) -> Rows:
@@ -253,7 +272,7 @@ def _group_meets(parquet: pq.ParquetFile, group: int, index: SymbolIndex, span: 
 
 
 def _spine(files: Sequence[File]) -> tuple[list[File], list[File]]:
-    """Choose large files whose symbols do not overlap, in order; they are read one by one, the others at once."""
+    """Choose large files whose symbols do not overlap, in order, to be read one by one, and the others."""
     spine: list[File] = []
     others: list[File] = []
     for file in sorted(files, key=lambda file: (-file.rows, file.path)):

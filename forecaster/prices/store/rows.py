@@ -66,6 +66,16 @@ class SymbolIndex:
         place = 0 if first is None else bisect.bisect_left(self.names, first)
         return place < len(self.names) and (last is None or self.names[place] <= last)
 
+    def present(self, keys: NDArray[np.int64]) -> SymbolIndex:
+        """Return the symbols that occur in keys, as an index of their own."""
+        return SymbolIndex(tuple(self.names[number] for number in np.unique(keys >> _SHIFT)))
+
+    def translate(self, keys: NDArray[np.int64], other: SymbolIndex) -> NDArray[np.int64]:
+        """Return keys of `other`, all of whose symbols are in this index, as keys of this index."""
+        numbers = self.encode(other.names)
+        translated: NDArray[np.int64] = (numbers[keys >> _SHIFT] << _SHIFT) + (keys & ((1 << _SHIFT) - 1))
+        return translated
+
     @staticmethod
     def keys(numbers: NDArray[np.int64], days: NDArray[Any]) -> NDArray[np.int64]:
         """Pack symbol numbers and days since 1970-01-01 into keys that sort by symbol, then session."""
@@ -139,7 +149,8 @@ def find(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray[np
 def merge(rows: Rows, more: Rows, overridden: NDArray[np.int64]) -> Rows:
     """Leave out of `rows` the keys `overridden` and put `more` in, by key.
 
-    All three are sorted by key; after it no key occurs twice if `more` only has keys that are overridden or new.
+    All three are sorted by key. No key occurs twice afterwards if `more` has only keys that are overridden
+    or new.
     """
     if len(overridden):
         places, there = find(rows.keys, overridden)
@@ -160,4 +171,5 @@ def equal_values(a: NDArray[np.float64], b: NDArray[np.float64], tolerance: floa
     """Whether numbers are equal, or both NaN, or differ by no more than `tolerance` times the larger."""
     with np.errstate(invalid="ignore"):
         near = np.abs(a - b) <= tolerance * np.maximum(np.abs(a), np.abs(b))
-    return (a == b) | near | (np.isnan(a) & np.isnan(b))
+    equal: NDArray[np.bool_] = (a == b) | near | (np.isnan(a) & np.isnan(b))
+    return equal

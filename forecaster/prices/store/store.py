@@ -38,19 +38,20 @@ and what was known at a time by ``WHERE fetched_at <= TIMESTAMPTZ '...'`` inside
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from forecaster.errors import DataError, ParameterError, SourceError
 from forecaster.prices.checks import PRICE_COLUMNS
+from forecaster.prices.store import compaction, frames
+from forecaster.prices.store.batch import Batch
 from forecaster.prices.store.fetches import FetchesTable
+from forecaster.prices.store.layout import pieces
 from forecaster.prices.store.reading import Snapshot, Span
+from forecaster.prices.store.results import Closes, Compaction, Fetch, StoredPrices, WriteResult
 from forecaster.prices.store.rows import (
     ACCEPTED,
     QUARANTINED,
@@ -60,126 +61,18 @@ from forecaster.prices.store.rows import (
     Rows,
     SymbolIndex,
     concatenate,
-    equal_values,
-    find,
-    in_order,
     latest,
-    split_keys,
 )
-from forecaster.prices.store.table import PRICES_SCHEMA, Location, PricesTable
+from forecaster.prices.store.table import Location, PricesTable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["Closes", "Fetch", "PriceStore", "StoredPrices", "WriteResult"]
-
-COUNTS = ("added", "changed", "removed", "quarantined", "released")
-"""What a write did, by symbol: the columns of `WriteResult.counts`."""
+__all__ = ["PriceStore"]
 
 _CLOCK_SLACK = datetime.timedelta(minutes=5)
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _STATE = (*PRICE_COLUMNS, "revision", "status", "settled", "fetched_at", "source")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fetch:
-    """What a source said about one symbol at one time.
-
-    Parameters
-    ----------
-    prices : DataFrame of shape (n_sessions, 7)
-        Price table as `forecaster.prices.base.price_table` makes it, prices as traded; each session once.
-    window : (date, date) or None
-        First and last session that the fetch covered. A stored session inside it that `prices` lacks is
-        recorded as removed. None: nothing is said about sessions that are not in `prices`.
-    quarantined : mapping of date to str
-        Sessions of `prices` that checks hold back, each with its codes; all others are accepted.
-    full : bool
-        Whether it covered all that the source has of the symbol.
-    notice : str or None
-        What is to be said of the symbol: delisted, renamed, newly listed.
-    """
-
-    prices: pd.DataFrame
-    window: tuple[datetime.date, datetime.date] | None = None
-    quarantined: Mapping[datetime.date, str] = field(default_factory=dict)
-    full: bool = False
-    notice: str | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WriteResult:
-    """What a write changed.
-
-    Parameters
-    ----------
-    version : int
-        Version of the table after it.
-    fetched_at : Timestamp
-        When the rows count as known: the time given or, if the store already knew later things, just after them.
-    counts : DataFrame indexed by symbol
-        Sessions of each symbol that were added, changed (restated), removed, quarantined, or released from
-        quarantine because the checks no longer object.
-    restatements : DataFrame
-        What was changed and removed, as `PriceStore.diff` returns it.
-    """
-
-    version: int
-    fetched_at: pd.Timestamp
-    counts: pd.DataFrame
-    restatements: pd.DataFrame
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredPrices:
-    """Prices as they were known at one time.
-
-    Parameters
-    ----------
-    frames : dict of str to DataFrame
-        Price table of each symbol that has an accepted session, sorted by symbol.
-    version : int
-        Version of the table that was read. Old versions are tidied away in time; the mark is not.
-    mark : Timestamp
-        `fetched_at` of the last thing known to this read: what a forecast records, and gives as `known_at` to
-        read the same again.
-    first_fetched : dict of str to Timestamp
-        When each of `frames` was first fetched. Its sessions before that date are not point-in-time: they are
-        history as it looked then, with later restatements in it.
-    """
-
-    frames: dict[str, pd.DataFrame]
-    version: int
-    mark: pd.Timestamp
-    first_fetched: dict[str, pd.Timestamp]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Closes:
-    """Closes of all symbols end to end, as `forecaster.windows.Panel` lays out its series.
-
-    Parameters
-    ----------
-    symbols : tuple of str
-        In order; only those with an accepted session.
-    offsets : ndarray of shape (n_symbols + 1,), int64
-        Symbol i occupies the rows ``offsets[i]`` to ``offsets[i + 1]``.
-    sessions : ndarray of shape (total,), datetime64[D]
-        Session of each row, increasing within a symbol.
-    columns : dict of str to ndarray of shape (total,), float64
-        ``close``, as traded, and what else was asked for; NaN where the source has none.
-    version : int
-        Version of the table that was read.
-    mark : Timestamp
-        As in `StoredPrices`.
-    """
-
-    symbols: tuple[str, ...]
-    offsets: NDArray[np.int64]
-    sessions: NDArray[np.datetime64]
-    columns: dict[str, NDArray[np.float64]]
-    version: int
-    mark: pd.Timestamp
+_VACUUM_AFTER = datetime.timedelta(days=7)
 
 
 class PriceStore:
@@ -222,7 +115,7 @@ class PriceStore:
     def mark(self) -> pd.Timestamp | None:
         """Return the time of the last thing known, None in an empty store."""
         mark = self._prices.mark(self._open(None))
-        return None if mark is None else _timestamp(mark)
+        return None if mark is None else frames.timestamp(mark)
 
     def symbols(self) -> tuple[str, ...]:
         """Return every symbol that the store has rows of, in order."""
@@ -268,17 +161,13 @@ class PriceStore:
         SourceError
             If the store cannot be written.
         """
-        given = _microseconds(fetched_at, "fetched_at")
-        if fetched_at > datetime.datetime.now(datetime.UTC) + _CLOCK_SLACK:
-            raise ParameterError(
-                f"`fetched_at` must not lie in the future, where it would hold back all later rows. "
-                f"Received: {fetched_at.isoformat()}; set the clock"
-            )
+        given = frames.microseconds(fetched_at, "fetched_at")
+        _require_past(fetched_at, "fetched_at")
         if not 0 <= tolerance < 1:
             raise ParameterError(f"`tolerance` must be at least 0 and below 1. Received: {tolerance}")
         if not source:
             raise ParameterError("`source` must name where the prices came from. Received: an empty text")
-        batch = _Batch.of(fetches)
+        batch = Batch.of(fetches)
 
         def work(table: DeltaTable) -> WriteResult:
             snapshot = Snapshot(self._prices, table)
@@ -290,9 +179,11 @@ class PriceStore:
             if len(new):
                 new.columns["fetched_at"] = np.full(len(new), moment, dtype=np.int64)
                 new.columns["source"] = np.full(len(new), source, dtype=object)
-                version = self._prices.commit(table, _files(new, batch.index), moment)
+                version = self._add(table, new, batch.index, moment)
             self._fetches.add(fetches, counts, moment, source)
-            return WriteResult(version, _timestamp(moment), counts, _restatements(new, old, batch.index))
+            return WriteResult(
+                version, frames.timestamp(moment), counts, frames.restatements(new, old, batch.index)
+            )
 
         return self._prices.attempt(work)
 
@@ -305,7 +196,7 @@ class PriceStore:
         *,
         decided_at: datetime.datetime | None = None,
     ) -> bool:
-        """Accept or reject a session by hand; the decision is a further row and holds until its prices change.
+        """Accept or reject a session by hand: a further row, which holds until the prices change.
 
         Parameters
         ----------
@@ -337,7 +228,7 @@ class PriceStore:
         if not reason.strip():
             raise ParameterError("`reason` must say why. Received: an empty text")
         status = ACCEPTED if decision == "accept" else REJECTED
-        given = _microseconds(decided_at or datetime.datetime.now(datetime.UTC), "decided_at")
+        given = frames.microseconds(decided_at or datetime.datetime.now(datetime.UTC), "decided_at")
         index = SymbolIndex((symbol,))
         self._open(None)
 
@@ -358,7 +249,7 @@ class PriceStore:
             row.columns["settled"] = np.ones(1, dtype=bool)
             row.columns["fetched_at"] = np.array([moment], dtype=np.int64)
             row.columns["reason"] = np.array([reason], dtype=object)
-            self._prices.commit(table, _files(row, index), moment)
+            self._add(table, row, index, moment)
             return True
 
         return self._prices.attempt(work)
@@ -394,17 +285,17 @@ class PriceStore:
             If compaction dropped rows that `known_at` would need.
         """
         snapshot = self._snapshot(version)
-        index = snapshot.symbols() if symbols is None else SymbolIndex(tuple(sorted(set(symbols))))
+        index = self._index(snapshot, symbols)
         until = self._until(snapshot.table, known_at)
         rows = snapshot.latest(index, PRICE_COLUMNS, Span(last=as_of, until=until))
-        names, offsets, sessions = _layout(rows, index)
+        names, offsets, sessions = frames.layout(rows, index)
         times = pd.DatetimeIndex(sessions.astype("datetime64[s]"), name="session")
-        frames = {}
+        found = {}
         for name, start, stop in zip(names, offsets[:-1], offsets[1:], strict=True):
             columns = {column: values[start:stop] for column, values in rows.columns.items()}
-            frames[name] = pd.DataFrame(columns, index=times[start:stop])
+            found[name] = pd.DataFrame(columns, index=times[start:stop])
         first = self._fetches.first_fetched(names)
-        return StoredPrices(frames, snapshot.table.version(), self._mark(snapshot.table, until), first)
+        return StoredPrices(found, snapshot.table.version(), self._mark(snapshot.table, until), first)
 
     def closes(
         self,
@@ -414,7 +305,7 @@ class PriceStore:
         known_at: datetime.datetime | None = None,
         version: int | None = None,
     ) -> Closes:
-        """Return columns of all accepted sessions of all symbols, flat and in order; the quick way to a panel.
+        """Return columns of all accepted sessions, flat and in order: the quick way to a panel.
 
         Parameters
         ----------
@@ -432,7 +323,7 @@ class PriceStore:
         index = snapshot.symbols()
         until = self._until(snapshot.table, known_at)
         rows = snapshot.latest(index, tuple(columns), Span(last=as_of, until=until))
-        names, offsets, sessions = _layout(rows, index)
+        names, offsets, sessions = frames.layout(rows, index)
         mark = self._mark(snapshot.table, until)
         return Closes(names, offsets, sessions, rows.columns, snapshot.table.version(), mark)
 
@@ -460,29 +351,16 @@ class PriceStore:
             `new_fetched_at`, saw the old value (if its status was accepted). First sights and decisions are
             no restatements.
         """
-        span = Span(since=_microseconds(since, "since"), until=_optional(until, "until"))
+        start = frames.microseconds(since, "since")
+        end = None if until is None else frames.microseconds(until, "until")
         snapshot = self._snapshot(None)
-        index = snapshot.symbols() if symbols is None else SymbolIndex(tuple(sorted(set(symbols))))
-        names = ("revision", "status", "fetched_at", *PRICE_COLUMNS)
-        # Every amendment up to the end: the row before a restatement may itself be one.
-        rows = snapshot.amendments(index, names, Span(until=span.until))
-        times = rows.columns["fetched_at"]
-        touched = SymbolIndex(
-            tuple(index.names[n] for n in np.unique(split_keys(rows.keys[times > span.since])[0]))
-        )
-        if touched.names:
-            rows = concatenate(
-                [
-                    snapshot.amendments(touched, names, Span(until=span.until)),
-                    snapshot.unamended(touched, names, Span(until=span.until)),
-                ]
+        limit = compaction.horizon(snapshot.table)
+        if limit is not None and start < limit:
+            raise DataError(
+                f"restatements are kept from {frames.timestamp(limit).isoformat()} on, where "
+                f"`forecaster data compact` dropped older ones. Received: since {since.isoformat()}"
             )
-        order = np.lexsort((rows.columns["revision"], rows.keys))
-        rows = rows.take(order)
-        follows = np.flatnonzero(
-            (rows.keys[1:] == rows.keys[:-1]) & (rows.columns["fetched_at"][1:] > span.since)
-        )
-        return _restatements(rows.take(follows + 1), rows.take(follows), touched)
+        return self._restatements(snapshot, self._index(snapshot, symbols), Span(since=start, until=end))
 
     def quarantine(self, symbols: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the sessions that wait for a decision.
@@ -493,12 +371,12 @@ class PriceStore:
             ``symbol, session``, `PRICE_COLUMNS`, ``reason, source, fetched_at``, by symbol and session.
         """
         snapshot = self._snapshot(None)
-        index = snapshot.symbols() if symbols is None else SymbolIndex(tuple(sorted(set(symbols))))
+        index = self._index(snapshot, symbols)
         names = (*PRICE_COLUMNS, "reason", "source", "fetched_at", "status", "revision")
         rows = latest(snapshot.amendments(index, names, Span()))
         rows = rows.take(rows.columns["status"] == QUARANTINED)
-        frame = _frame(rows, index, (*PRICE_COLUMNS, "reason", "source", "fetched_at"))
-        frame["fetched_at"] = _timestamps(rows.columns["fetched_at"])
+        frame = frames.table(rows, index, (*PRICE_COLUMNS, "reason", "source", "fetched_at"))
+        frame["fetched_at"] = frames.timestamps(rows.columns["fetched_at"])
         return frame
 
     def status(self) -> pd.DataFrame:
@@ -508,16 +386,17 @@ class PriceStore:
         -------
         DataFrame indexed by symbol
             ``sessions`` (accepted), ``first_session``, ``last_session``, ``quarantined``, ``rejected``,
-            ``removed`` (sessions whose latest row says so), ``restated`` (sessions that were changed or removed
-            at least once), ``first_fetched``, ``last_fetched``, ``last_full`` (the last fetch of all that the
-            source has), ``source`` and ``notice`` of the last fetch. NaT, None or 0 where there is none.
+            ``removed`` (sessions whose latest row says so), ``restated`` (sessions that were changed or
+            removed at least once, as far as their rows were kept), ``first_fetched``, ``last_fetched``,
+            ``last_full`` (the last fetch of all that the source has), ``source`` and ``notice`` of the last
+            fetch. NaT, None or 0 where there is none.
         """
         snapshot = self._snapshot(None)
         fetched = self._fetches.summary()
         names = set(snapshot.symbols().names)
         index = SymbolIndex(tuple(sorted(names | set(fetched.index))))
         rows = snapshot.latest(index, (), Span())
-        present, offsets, sessions = _layout(rows, index)
+        present, offsets, sessions = frames.layout(rows, index)
         frame = pd.DataFrame(index=pd.Index(index.names, name="symbol", dtype="str"))
         frame["sessions"] = pd.Series(np.diff(offsets), index=present).reindex(frame.index, fill_value=0)
         ends = sessions.astype("datetime64[s]")
@@ -525,14 +404,65 @@ class PriceStore:
         frame["last_session"] = pd.Series(ends[offsets[1:] - 1], index=present, dtype="datetime64[s]")
         amended = snapshot.amendments(index, ("settled",), Span())
         current = latest(amended)
-        numbers = split_keys(current.keys)[0]
+        numbers = current.keys >> 32
         for status in (QUARANTINED, REJECTED, REMOVED):
             of_status = numbers[current.columns["status"] == status]
             frame[STATUSES[status]] = np.bincount(of_status, minlength=len(index.names))
-        restated = self.diff(datetime.datetime.fromtimestamp(0, datetime.UTC))
+        restated = self._restatements(snapshot, index, Span(since=0))
         days = restated[["symbol", "session"]].drop_duplicates().groupby("symbol").size()
         frame["restated"] = days.reindex(frame.index, fill_value=0).astype(np.int64)
         return frame.join(fetched)
+
+    # ---------------------------------------------------------------- upkeep
+
+    def compact(
+        self,
+        *,
+        before: datetime.datetime | None = None,
+        keep: Iterable[datetime.datetime] = (),
+        vacuum_after: datetime.timedelta = _VACUUM_AFTER,
+    ) -> Compaction:
+        """Merge small files and, if asked to, drop rows that no read needs any more.
+
+        Writers and readers may go on meanwhile. Reads give the same before and after, except that one of
+        dropped knowledge is refused.
+
+        Parameters
+        ----------
+        before : datetime or None
+            What was known at any time from here on stays readable, as does the current state; of earlier
+            times only `keep`. None drops nothing. It never moves back.
+        keep : iterable of datetime
+            Marks that stay readable: those of the forecasts issued.
+        vacuum_after : timedelta
+            Age from which files that belong to no version are deleted: what compaction replaced, which
+            older versions need, and what a killed writer left behind. Below the time that a read or a write
+            may take, it pulls files from under them.
+
+        Returns
+        -------
+        Compaction
+            What it did.
+
+        Raises
+        ------
+        ParameterError
+            If a time lacks its zone, `before` lies in the future or `vacuum_after` is negative.
+        SourceError
+            If the store cannot be written.
+        """
+        self._open(None)
+        limit = None if before is None else frames.microseconds(before, "before")
+        marks = [frames.microseconds(moment, "keep") for moment in keep]
+        if vacuum_after < datetime.timedelta(0):
+            raise ParameterError(f"`vacuum_after` must not be negative. Received: {vacuum_after}")
+        _require_past(before, "before")
+        count, left, dropped, lost = self._prices.attempt(
+            lambda table: compaction.compact(self._prices, table, limit, sorted(set(marks)))
+        )
+        deleted = self._prices.vacuum(vacuum_after)
+        self._fetches.compact(vacuum_after)
+        return Compaction(count, left, dropped, deleted, tuple(frames.timestamp(moment) for moment in lost))
 
     # ---------------------------------------------------------------- helpers
 
@@ -541,263 +471,60 @@ class PriceStore:
         if table is None:
             self._location.require_own()
             raise SourceError(
-                f"there is no price store at {self._location.url}; `forecaster ingest` makes one, or give another `store`"
+                f"there is no price store at {self._location.url}; `forecaster ingest` makes one, "
+                "or give another `store`"
             )
         return table
 
     def _snapshot(self, version: int | None) -> Snapshot:
         return Snapshot(self._prices, self._open(version))
 
+    @staticmethod
+    def _index(snapshot: Snapshot, symbols: Sequence[str] | None) -> SymbolIndex:
+        if isinstance(symbols, str):
+            raise ParameterError(
+                f"`symbols` must be a sequence of symbols, not one text. Received: {symbols!r}"
+            )
+        return snapshot.symbols() if symbols is None else SymbolIndex(tuple(sorted(set(symbols))))
+
+    @staticmethod
+    def _restatements(snapshot: Snapshot, index: SymbolIndex, span: Span) -> pd.DataFrame:
+        names = ("revision", "status", "fetched_at", *PRICE_COLUMNS)
+        past = Span(until=span.until)
+        touched = index.present(snapshot.amendments(index, (), span).keys)
+        # The row before a restatement is a first sight or an older restatement, from whatever time.
+        rows = concatenate(
+            [snapshot.amendments(touched, names, past), snapshot.unamended(touched, names, past)]
+        )
+        rows = rows.take(np.lexsort((rows.columns["revision"], rows.keys)))
+        later = rows.columns["fetched_at"][1:] > (span.since or 0)
+        follows = np.flatnonzero((rows.keys[1:] == rows.keys[:-1]) & later)
+        return frames.restatements(rows.take(follows + 1), rows.take(follows), touched)
+
+    def _add(self, table: DeltaTable, rows: Rows, index: SymbolIndex, moment: int) -> int:
+        written = self._prices.write_files(pieces(rows, index))
+        with self._prices.discarding(written):
+            return self._prices.commit(table, written, moment)
+
     def _until(self, table: DeltaTable, known_at: datetime.datetime | None) -> int | None:
-        return _optional(known_at, "known_at")
+        if known_at is None:
+            return None
+        until = frames.microseconds(known_at, "known_at")
+        if not compaction.readable(table, until):
+            raise DataError(
+                f"what was known at {known_at.isoformat()} was dropped by `forecaster data compact`; "
+                f"times from {frames.timestamp(compaction.horizon(table) or 0).isoformat()} on can be read"
+            )
+        return until
 
     def _mark(self, table: DeltaTable, until: int | None) -> pd.Timestamp:
         mark = self._prices.mark(table) or 0
-        return _timestamp(mark if until is None else min(mark, until))
+        return frames.timestamp(mark if until is None else min(mark, until))
 
 
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """All fetches of a write as sorted rows."""
-
-    index: SymbolIndex
-    rows: Rows
-    windows: tuple[NDArray[np.int64], NDArray[np.int64]]
-    span: Span
-
-    @classmethod
-    def of(cls, fetches: Mapping[str, Fetch]) -> _Batch:
-        index = SymbolIndex(tuple(sorted(fetches)))
-        parts: list[Rows] = []
-        bounds: list[datetime.date] = []
-        lows, highs = np.ones((2, len(index.names)), dtype=np.int64)
-        highs -= 1  # an empty window: nothing lies in [1, 0]
-        for number, symbol in enumerate(index.names):
-            fetch = fetches[symbol]
-            rows = _fetched_rows(number, symbol, fetch)
-            parts.append(rows)
-            if fetch.window is not None:
-                first, last = fetch.window
-                if first > last:
-                    raise ParameterError(
-                        f"`window` must not end before it begins. Received for {symbol}: {first} to {last}"
-                    )
-                edges = np.array(fetch.window, dtype="datetime64[D]").astype(np.int64)
-                lows[number], highs[number] = SymbolIndex.keys(np.full(2, number), edges)
-                bounds += fetch.window
-            if len(rows):
-                sessions = split_keys(rows.keys)[1]
-                bounds += [sessions[0].item(), sessions[-1].item()]
-        span = Span(first=min(bounds), last=max(bounds)) if bounds else Span(first=datetime.date.max)
-        empty = Rows(np.zeros(0, dtype=np.int64), {})
-        return cls(index, concatenate(parts) if parts else empty, (lows, highs), span)
-
-    def compare(self, known: Rows, tolerance: float) -> tuple[Rows, Rows, pd.DataFrame]:
-        """Return the rows to add, the known row before each that has one, and the counts of each symbol."""
-        rows = self.rows
-        if not len(rows) and not len(known):
-            return rows, rows, self._counts({})
-        places, there = find(known.keys, rows.keys)
-        before = known.take(places[there])
-        same = np.ones(len(before), dtype=bool)
-        for name in PRICE_COLUMNS:
-            same &= equal_values(before.columns[name], rows.columns[name][there], tolerance)
-        status, was = rows.columns["status"][there], before.columns["status"]
-        restated = ~same | (was == REMOVED)
-        # The checks may judge the same prices anew; a decision about them stands.
-        judged = ~restated & ~before.columns["settled"] & (status != was)
-        add = np.ones(len(rows), dtype=bool)
-        add[there] = restated | judged
-        revision = np.zeros(len(rows), dtype=np.int32)
-        revision[there] = before.columns["revision"] + 1
-        rows.columns["revision"] = revision
-        rows.columns["settled"] = np.zeros(len(rows), dtype=bool)
-        gone = known.take(self._vanished(known))
-        tombstones = Rows(
-            gone.keys,
-            {
-                **{name: np.full(len(gone), np.nan) for name in PRICE_COLUMNS},
-                "status": np.full(len(gone), REMOVED, dtype=np.int8),
-                "reason": np.full(len(gone), None, dtype=object),
-                "revision": gone.columns["revision"] + np.int32(1),
-                "settled": np.zeros(len(gone), dtype=bool),
-            },
-        )
-        new = in_order(concatenate([rows.take(add), tombstones]))
-        old_places, has_old = find(known.keys, new.keys)
-        old = known.take(old_places[has_old])
-        counts = self._counts(
-            {
-                "added": rows.keys[~there],
-                "changed": rows.keys[there][restated],
-                "removed": gone.keys,
-                "quarantined": rows.keys[add & (rows.columns["status"] == QUARANTINED)],
-                "released": rows.keys[there][judged & (status == ACCEPTED)],
-            }
-        )
-        return new, old, counts
-
-    def _vanished(self, known: Rows) -> NDArray[np.bool_]:
-        numbers = known.keys >> 32
-        inside = (known.keys >= self.windows[0][numbers]) & (known.keys <= self.windows[1][numbers])
-        return inside & (known.columns["status"] != REMOVED) & ~find(self.rows.keys, known.keys)[1]
-
-    def _counts(self, keys: Mapping[str, NDArray[np.int64]]) -> pd.DataFrame:
-        size = len(self.index.names)
-        nothing = np.zeros(0, dtype=np.int64)
-        return pd.DataFrame(
-            {name: np.bincount(keys.get(name, nothing) >> 32, minlength=size) for name in COUNTS},
-            index=pd.Index(self.index.names, name="symbol", dtype="str"),
-        )
-
-
-def _fetched_rows(number: int, symbol: str, fetch: Fetch) -> Rows:
-    prices = fetch.prices
-    if not symbol or not symbol.isprintable():
-        raise ParameterError(f"a symbol must be printable text. Received: {symbol!r}")
-    missing = [name for name in PRICE_COLUMNS if name not in prices.columns]
-    if missing:
+def _require_past(moment: datetime.datetime | None, name: str) -> None:
+    """Refuse a time after now: all later rows would have to be later still."""
+    if moment is not None and moment > datetime.datetime.now(datetime.UTC) + _CLOCK_SLACK:
         raise ParameterError(
-            f"`prices` must have the columns {', '.join(PRICE_COLUMNS)}. Missing for {symbol}: {', '.join(missing)}"
+            f"`{name}` must not lie in the future. Received: {moment.isoformat()}; look at the clock"
         )
-    if not isinstance(prices.index, pd.DatetimeIndex) or prices.index.tz is not None or prices.index.hasnans:
-        raise ParameterError(
-            f"`prices` must be indexed by dates without a time zone. Received for {symbol}: {prices.index.dtype}"
-        )
-    days = prices.index.to_numpy().astype("datetime64[D]").astype(np.int64)
-    columns: dict[str, NDArray[Any]] = {
-        name: prices[name].to_numpy(dtype=np.float64) for name in PRICE_COLUMNS
-    }
-    columns["status"] = np.full(len(days), ACCEPTED, dtype=np.int8)
-    columns["reason"] = np.full(len(days), None, dtype=object)
-    rows = in_order(Rows(SymbolIndex.keys(np.full(len(days), number), days), columns))
-    if len(rows) > 1 and bool((rows.keys[1:] == rows.keys[:-1]).any()):
-        twice = split_keys(rows.keys[:-1][rows.keys[1:] == rows.keys[:-1]])[1][0]
-        raise ParameterError(f"`prices` must have each session once. Twice for {symbol}: {twice}")
-    if fetch.quarantined:
-        held = np.array(list(fetch.quarantined), dtype="datetime64[D]")
-        places, there = find(rows.keys, SymbolIndex.keys(np.full(len(held), number), held.astype(np.int64)))
-        if not there.all():
-            raise ParameterError(
-                f"`quarantined` must name sessions of `prices`. Not one of {symbol}: {held[~there][0]}"
-            )
-        rows.columns["status"][places] = QUARANTINED
-        rows.columns["reason"][places] = list(fetch.quarantined.values())
-    return rows
-
-
-def _files(rows: Rows, index: SymbolIndex) -> list[pa.Table]:
-    """Turn sorted rows into tables of `PRICES_SCHEMA`, one for each file."""
-    base = (rows.columns["revision"] == 0) & (rows.columns["status"] == ACCEPTED)
-    tables = []
-    for amended, where in ((False, base), (True, ~base)):
-        if where.any():
-            tables.append(_table(rows.take(where), index, amended))
-    return tables
-
-
-def _table(rows: Rows, index: SymbolIndex, amended: bool) -> pa.Table:
-    numbers, sessions = split_keys(rows.keys)
-    columns = rows.columns
-    arrays = {
-        "symbol": pa.DictionaryArray.from_arrays(pa.array(numbers.astype(np.int32)), list(index.names)).cast(
-            pa.string()
-        ),
-        "session": pa.array(sessions),
-        **{name: pa.array(columns[name], from_pandas=True) for name in PRICE_COLUMNS},
-        "fetched_at": pa.array(columns["fetched_at"]).cast(PRICES_SCHEMA.field("fetched_at").type),
-        "revision": pa.array(columns["revision"]),
-        "status": pa.array(np.array(STATUSES)[columns["status"]]),
-        "settled": pa.array(columns["settled"]),
-        "source": pa.array(columns["source"], pa.string()),
-        "reason": pa.array(columns["reason"], pa.string()),
-        "amended": pa.array(np.full(len(rows), amended)),
-    }
-    return pa.table(arrays, schema=PRICES_SCHEMA)
-
-
-def _restatements(new: Rows, old: Rows, index: SymbolIndex) -> pd.DataFrame:
-    """Compare rows with the rows before them, number by number; rows of `new` without one are left out."""
-    new = new.take(find(old.keys, new.keys)[1]) if len(new) != len(old) else new
-    parts = []
-    for name in PRICE_COLUMNS:
-        if not len(new):
-            break
-        other = ~equal_values(old.columns[name], new.columns[name], 0.0)
-        numbers, sessions = split_keys(new.keys[other])
-        parts.append(
-            pd.DataFrame(
-                {
-                    "symbol": np.array(index.names, dtype=object)[numbers],
-                    "session": sessions.astype("datetime64[s]"),
-                    "column": name,
-                    "old": old.columns[name][other],
-                    "new": new.columns[name][other],
-                    "old_status": np.array(STATUSES, dtype=object)[old.columns["status"][other]],
-                    "new_status": np.array(STATUSES, dtype=object)[new.columns["status"][other]],
-                    "old_fetched_at": _timestamps(old.columns["fetched_at"][other]),
-                    "new_fetched_at": _timestamps(new.columns["fetched_at"][other]),
-                }
-            )
-        )
-    if not parts:
-        nothing = np.zeros(0, dtype=np.int64)
-        parts = [
-            pd.DataFrame(
-                {
-                    "symbol": np.zeros(0, dtype=object),
-                    "session": nothing.astype("datetime64[s]"),
-                    "column": np.zeros(0, dtype=object),
-                    "old": nothing.astype(np.float64),
-                    "new": nothing.astype(np.float64),
-                    "old_status": np.zeros(0, dtype=object),
-                    "new_status": np.zeros(0, dtype=object),
-                    "old_fetched_at": _timestamps(nothing),
-                    "new_fetched_at": _timestamps(nothing),
-                }
-            )
-        ]
-    frame = pd.concat(parts, ignore_index=True)
-    return frame.sort_values(["new_fetched_at", "symbol", "session"], kind="stable", ignore_index=True)
-
-
-def _frame(rows: Rows, index: SymbolIndex, columns: Sequence[str]) -> pd.DataFrame:
-    numbers, sessions = split_keys(rows.keys)
-    names = np.array(index.names, dtype=object)
-    return pd.DataFrame(
-        {
-            "symbol": names[numbers] if len(names) else names,
-            "session": sessions.astype("datetime64[s]"),
-            **{name: rows.columns[name] for name in columns},
-        }
-    )
-
-
-def _layout(
-    rows: Rows, index: SymbolIndex
-) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.datetime64]]:
-    """Return the symbols that have rows, where each begins, and the sessions."""
-    starts = np.searchsorted(rows.keys, np.arange(len(index.names) + 1, dtype=np.int64) << 32)
-    present = np.flatnonzero(np.diff(starts))
-    names = tuple(index.names[number] for number in present)
-    return names, np.append(starts[present], len(rows)), split_keys(rows.keys)[1]
-
-
-def _microseconds(moment: datetime.datetime, name: str) -> int:
-    if moment.tzinfo is None:
-        raise ParameterError(
-            f"`{name}` must have a time zone. Received: {moment.isoformat()}; give UTC, as +00:00"
-        )
-    return (moment - _EPOCH) // datetime.timedelta(microseconds=1)
-
-
-def _optional(moment: datetime.datetime | None, name: str) -> int | None:
-    return None if moment is None else _microseconds(moment, name)
-
-
-def _timestamp(microseconds: int) -> pd.Timestamp:
-    return pd.Timestamp(microseconds, unit="us", tz="UTC")
-
-
-def _timestamps(microseconds: NDArray[np.int64]) -> pd.Series:
-    return pd.Series(microseconds.astype("datetime64[us]")).dt.tz_localize("UTC")

@@ -7,7 +7,7 @@ import datetime
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,12 +18,22 @@ import pyarrow.compute as pc
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 
-from forecaster.errors import ForecasterError, SourceError
+from forecaster.errors import SourceError
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["PRICES_SCHEMA", "SCHEMA_VERSION", "ConflictError", "File", "Location", "PricesTable"]
+__all__ = [
+    "FILE_SCHEMA",
+    "PRICES_SCHEMA",
+    "SCHEMA_VERSION",
+    "ConflictError",
+    "File",
+    "Location",
+    "NewFile",
+    "PricesTable",
+    "vacuum",
+]
 
 SCHEMA_VERSION = 1
 """Version of the layout of the tables; raised when a program that knows the old one would misread the new."""
@@ -43,7 +53,7 @@ PRICES_SCHEMA = pa.schema(
     ]
 )
 
-_FILE_SCHEMA = PRICES_SCHEMA.remove(PRICES_SCHEMA.get_field_index("amended"))
+FILE_SCHEMA = PRICES_SCHEMA.remove(PRICES_SCHEMA.get_field_index("amended"))
 _STATISTICS = ("symbol", "session", "fetched_at", "revision")
 _PLAIN = ("open", "high", "low", "close")
 _MARK = "forecaster.mark"
@@ -75,6 +85,16 @@ class File:
     last_session: datetime.date | None
     first_fetched: int | None
     last_fetched: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """One Parquet file that was written and is not yet part of a version."""
+
+    path: str
+    size: int
+    amended: bool
+    statistics: str
 
 
 class Location:
@@ -118,7 +138,7 @@ class Location:
         others = sorted(path.name for path in self.folder.iterdir() if path.name not in _OWN)
         if others:
             raise SourceError(
-                f"a price store needs a folder of its own; {self.url} holds {others[0]!r} and is no price store; "
+                f"a price store needs a folder of its own; {self.url} is none and holds {others[0]!r}; "
                 "give another `store`"
             )
 
@@ -161,7 +181,8 @@ class Location:
             ) from error
         except (DeltaError, OSError, pa.ArrowException) as error:
             raise SourceError(
-                f"the price store {self.url} must be open to {purpose} and undamaged; found: {_one_line(error)}"
+                f"the price store {self.url} must be undamaged and open to {purpose}; "
+                f"found: {_one_line(error)}"
             ) from error
 
 
@@ -280,27 +301,59 @@ class PricesTable:
             read_dictionary=["symbol", "status", "source", "reason"],
         )
 
+    def write_files(self, pieces: Iterable[tuple[bool, pa.Table]]) -> list[NewFile]:
+        """Write files that belong to no version yet.
+
+        Parameters
+        ----------
+        pieces : iterable of (bool, Table)
+            For each file whether its rows are amended, and the rows: `FILE_SCHEMA`'s columns, sorted by symbol
+            and session. They are taken one at a time.
+        """
+        filesystem = self.location.filesystem("prices")
+        written: list[NewFile] = []
+        with self.discarding(written), self.location.errors("write"):
+            for amended, piece in pieces:
+                path = f"amended={str(amended).lower()}/{uuid.uuid4()}.parquet"
+                # Listed before it is written, so that half a file is deleted too.
+                written.append(NewFile(path, 0, amended, ""))
+                size = _write_file(filesystem, path, piece)
+                written[-1] = NewFile(path, size, amended, _statistics(piece))
+        return written
+
+    @contextlib.contextmanager
+    def discarding(self, files: Sequence[NewFile]) -> Iterator[None]:
+        """Delete new files if they do not come to be part of a version."""
+        try:
+            yield
+        except BaseException:
+            filesystem = self.location.filesystem("prices")
+            for file in files:
+                with contextlib.suppress(OSError):
+                    filesystem.delete_file(file.path)
+            raise
+
     def commit(
         self,
         table: DeltaTable,
-        pieces: Sequence[pa.Table],
+        added: Sequence[NewFile],
         mark: int,
         removed: Sequence[File] = (),
         marks: Mapping[str, int] | None = None,
         data_change: bool = True,
     ) -> int:
-        """Add rows, and take files away, in one commit that conflicts with every other since `table` was opened.
+        """Add files and take others away in one commit, which fails if there was one since `table`.
 
         Parameters
         ----------
         table : DeltaTable
             The version that was read.
-        pieces : sequence of Table
-            Rows of `PRICES_SCHEMA`, each for one file: sorted by symbol and session, ``amended`` the same throughout.
+        added : sequence of NewFile
+            Files written.
         mark : int
             The store's new mark.
         removed : sequence of File
-            Files whose rows `pieces` hold anew.
+            Files whose rows `added` hold anew.
         marks : mapping of str to int
             Further application transactions.
         data_change : bool
@@ -314,37 +367,31 @@ class PricesTable:
         from deltalake import CommitProperties, Transaction
         from deltalake.transaction import AddAction, RemoveAction
 
-        filesystem = self.location.filesystem("prices")
         now = int(time.time() * 1000)
-        added: list[AddAction | RemoveAction] = []
-        paths: list[str] = []
-        try:
-            with self.location.errors("write"):
-                for piece in pieces:
-                    partition = {"amended": str(piece["amended"][0].as_py()).lower()}
-                    path = f"amended={partition['amended']}/{uuid.uuid4()}.parquet"
-                    paths.append(path)
-                    size = _write_file(filesystem, path, piece.select(_FILE_SCHEMA.names))
-                    added.append(AddAction(path, size, partition, now, data_change, _statistics(piece)))
-                for file in removed:
-                    partition = {"amended": str(file.amended).lower()}
-                    added.append(RemoveAction(file.path, data_change, now, file.size, partition))
-                transactions = [Transaction(_MARK, mark)]
-                transactions += [Transaction(name, value) for name, value in (marks or {}).items()]
-                table.create_write_transaction(
-                    added,
-                    "append",
-                    PRICES_SCHEMA,
-                    ["amended"],
-                    commit_properties=CommitProperties(app_transactions=transactions),
-                )
-        except (ConflictError, ForecasterError):
-            for path in paths:
-                with contextlib.suppress(OSError):
-                    filesystem.delete_file(path)
-            raise
-        table.update_incremental()
+        actions: list[AddAction | RemoveAction] = [
+            AddAction(file.path, file.size, _partition(file), now, data_change, file.statistics)
+            for file in added
+        ]
+        actions += [
+            RemoveAction(file.path, data_change, now, file.size, _partition(file)) for file in removed
+        ]
+        transactions = [Transaction(_MARK, mark)]
+        transactions += [Transaction(name, value) for name, value in (marks or {}).items()]
+        with self.location.errors("write"):
+            table.create_write_transaction(
+                actions,
+                "append",
+                PRICES_SCHEMA,
+                ["amended"],
+                commit_properties=CommitProperties(app_transactions=transactions),
+            )
+            table.update_incremental()
         return table.version()
+
+    def vacuum(self, after: datetime.timedelta) -> int:
+        """Delete files that belong to no version and are older than `after`; return how many there were."""
+        with self.location.errors("write"):
+            return len(vacuum(self.create(), after))
 
     def attempt(self, work: Callable[[DeltaTable], _Result]) -> _Result:
         """Do `work` on the newest version, again on a newer one whenever another writer was faster."""
@@ -360,8 +407,15 @@ class PricesTable:
                 return retrying(lambda: work(self.create()))
         except tenacity.RetryError as error:
             raise SourceError(
-                f"other writers kept the price store {self.location.url} busy for {_LOCK_SECONDS} s; try again later"
+                f"other writers kept the price store {self.location.url} busy for {_LOCK_SECONDS} s; "
+                "try again later"
             ) from error
+
+
+def vacuum(table: DeltaTable, after: datetime.timedelta) -> list[str]:
+    """Delete files that belong to no version of a table and are older than `after`, in whole hours."""
+    hours = -(-after // datetime.timedelta(hours=1))
+    return table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
 
 
 def _write_file(filesystem: pa_fs.FileSystem, path: str, piece: pa.Table) -> int:
@@ -374,18 +428,25 @@ def _write_file(filesystem: pa_fs.FileSystem, path: str, piece: pa.Table) -> int
             row_group_size=_ROW_GROUP,
             use_dictionary=[name for name in piece.column_names if name not in _PLAIN],
             coerce_timestamps="us",
+            store_schema=False,  # the dictionaries are the files' own affair: other readers see text
         )
     return int(filesystem.get_file_info(path).size)
 
 
+def _partition(file: File | NewFile) -> dict[str, str | None]:
+    return {"amended": str(file.amended).lower()}
+
+
 def _statistics(piece: pa.Table) -> str:
     """Return the statistics of a file as the Delta protocol writes them."""
-    bounds = {name: pc.min_max(piece[name]) for name in _STATISTICS}
+    bounds = {name: pc.min_max(piece[name]).as_py() for name in _STATISTICS[1:]}
+    # Dictionaries have no order, but the rows do.
+    bounds["symbol"] = {"min": piece["symbol"][0].as_py(), "max": piece["symbol"][-1].as_py()}
     return json.dumps(
         {
             "numRecords": piece.num_rows,
-            "minValues": {name: _json(bound["min"].as_py()) for name, bound in bounds.items()},
-            "maxValues": {name: _json(bound["max"].as_py()) for name, bound in bounds.items()},
+            "minValues": {name: _json(bounds[name]["min"]) for name in _STATISTICS},
+            "maxValues": {name: _json(bounds[name]["max"]) for name in _STATISTICS},
             "nullCount": dict.fromkeys(_STATISTICS, 0),
         }
     )
