@@ -62,7 +62,7 @@ def load_data(job: Job, folder: Path, minimum_sessions: int, as_of: date | None 
     DataError
         If the source, or every symbol of it, cannot be used.
     """
-    source: Source = job.prices.build(folder, as_of)
+    source: Source = job.source(folder, as_of)
     prices = load_prices(source, (), minimum_sessions)
     if not prices.frames:
         raise _nothing_usable(prices.failures)

@@ -11,10 +11,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-__all__ = ["Date", "ModelSpec", "Name", "Share", "Spec", "Symbol", "nearest", "shorten", "shown"]
+__all__ = ["Date", "ModelSpec", "Name", "Share", "Spec", "Symbol", "Text", "nearest", "shorten", "shown"]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 Symbol = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Share = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 
 

@@ -6,14 +6,16 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from forecaster.job.base import Spec, Symbol
 
 if TYPE_CHECKING:
+    from forecaster.calendars import Calendars
     from forecaster.prices.base import Source
+    from forecaster.prices.yahoo import YahooSource
 
-__all__ = ["FilesPrices", "PricesSpec", "SamplePrices"]
+__all__ = ["FilesPrices", "PricesSpec", "SamplePrices", "YahooPrices"]
 
 
 class SamplePrices(Spec):
@@ -49,4 +51,23 @@ class FilesPrices(Spec):
         return FilesSource(tuple(placed), self.symbols, as_of)
 
 
-PricesSpec = Annotated[SamplePrices | FilesPrices, Field(discriminator="kind")]
+class YahooPrices(Spec):
+    """Daily prices from Yahoo, fetched into the price store by `forecaster ingest` and read from there."""
+
+    kind: Literal["yahoo"]
+    symbols: tuple[Symbol, ...] = Field(min_length=1)
+    """Symbols as Yahoo writes them: AAPL, 0700.HK, ^GSPC, CL=F, EURUSD=X, BTC-USD."""
+    interval: float = Field(0.5, ge=0.0, le=60.0)
+    """Seconds between two requests, over all processes with the same workspace."""
+    attempts: PositiveInt = 5
+    """How often one answer is asked for when Yahoo is busy or its answer is cut."""
+
+    def build(self, calendars: Calendars, state: Path) -> YahooSource:
+        """Make the source; processes with the same state folder share one rate limit."""
+        from forecaster.prices.yahoo import Politeness, YahooSource
+
+        politeness = Politeness(interval=self.interval, attempts=self.attempts)
+        return YahooSource(self.symbols, calendars, politeness, state)
+
+
+PricesSpec = Annotated[SamplePrices | FilesPrices | YahooPrices, Field(discriminator="kind")]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from forecaster.job.base import Date, Name, Share, Spec
+from forecaster.job.base import Date, Name, Share, Spec, Symbol, Text, nearest
 from forecaster.job.convolution import ConvolutionModel
 from forecaster.job.econometric import EwmaModel
 from forecaster.job.learned import BoostingModel, RidgeModel
 from forecaster.job.naive import HistoricalModel, ZeroModel
-from forecaster.job.prices import PricesSpec
+from forecaster.job.prices import PricesSpec, YahooPrices
+
+if TYPE_CHECKING:
+    from forecaster.prices.base import Source
 
 __all__ = ["AnyModel", "Backtest", "Job"]
 
@@ -51,6 +56,13 @@ class Job(Spec):
     """Name of the universe; results lie under ``workspace/<name>``."""
     prices: PricesSpec
     """Where prices come from."""
+    store: Text | None = None
+    """Price store that `forecaster ingest` writes and all else reads: a folder, relative to where the command
+    runs, or the URL of an object store, whose credentials come from the environment. ``WORKSPACE/prices`` for
+    Yahoo where it is not given; other prices are then read directly."""
+    calendars: dict[Symbol, Text] = Field(default_factory=dict)
+    """Exchange calendar of symbols, such as XNYS, where their spelling does not tell. Prices from Yahoo are
+    compared with the calendar of every symbol, others with those that are named here."""
     returns: Literal["total", "price"] = "total"
     """Whether dividends count as part of the return, where the prices say them."""
     horizons: tuple[PositiveInt, ...] = Field((1, 5, 21), min_length=1)
@@ -83,6 +95,15 @@ class Job(Spec):
                     f"{model.strategy.span(model.kernel)} sessions, more than the lookback of "
                     f"{self.lookback}; look back further or take a smaller kernel"
                 )
+        if self.store is not None and "://" in self.store and ("@" in self.store or "?" in self.store):
+            # Not shown: it may be a secret.
+            raise ValueError(
+                "store: the URL of a store holds no credentials or options; set them in the environment"
+            )
+        strangers = [symbol for symbol in self.calendars if symbol not in self.prices.symbols]
+        if self.prices.symbols and strangers:
+            near = nearest(strangers[0], self.prices.symbols)
+            raise ValueError(f"calendars: {strangers[0]!r} is none of the symbols{near}")
         if twice is not None:
             raise ValueError(
                 f"models have distinct names; received {twice!r} more than once: give each a name"
@@ -98,6 +119,29 @@ class Job(Spec):
     def minimum_sessions(self) -> int:
         """Prices that a symbol needs: the warm-up, the longest horizon, and one for the first return."""
         return self.warm_up + max(self.horizons) + 1
+
+    @property
+    def store_url(self) -> str | None:
+        """Where the price store lies; None where prices are read directly."""
+        if self.store is None and isinstance(self.prices, YahooPrices):
+            return str(Path(self.workspace) / "prices")
+        return self.store
+
+    def source(self, folder: Path, as_of: date | None = None) -> Source:
+        """Make the source of prices.
+
+        Parameters
+        ----------
+        folder : Path
+            Folder of the job file, which paths of prices are relative to.
+        as_of : date, optional
+            Forget every later session. Not so for Yahoo, whose prices are cut when the store is read.
+        """
+        if isinstance(self.prices, YahooPrices):
+            from forecaster.calendars import Calendars
+
+            return self.prices.build(Calendars(self.calendars), Path(self.workspace) / "yahoo")
+        return self.prices.build(folder, as_of)
 
     @property
     def hash(self) -> str:
