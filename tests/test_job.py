@@ -67,6 +67,50 @@ def test_the_smallest_job_has_the_documented_defaults() -> None:
     assert (job.warm_up, job.minimum_sessions) == (32, 54)
 
 
+YAHOO = MINIMAL.replace("kind: sample", "kind: yahoo, symbols: [AAPL, 0700.HK]")
+
+
+def test_prices_from_yahoo_lie_in_a_store_and_others_where_one_is_named() -> None:
+    assert parse_job(MINIMAL, "job.yaml").store_url is None
+    assert parse_job(MINIMAL + "store: here\n", "job.yaml").store_url == "here"
+    assert parse_job(YAHOO, "job.yaml").store_url == str(Path("workspace", "prices"))
+    assert parse_job(YAHOO + "workspace: w\nstore: s3://bucket/x\n", "job.yaml").store_url == "s3://bucket/x"
+    source = parse_job(YAHOO, "job.yaml").source(Path())
+    assert source.symbols() == ("AAPL", "0700.HK")
+
+
+def test_calendars_are_of_symbols_of_the_job() -> None:
+    job = parse_job(YAHOO + "calendars: {0700.HK: 24/5}\n", "job.yaml")
+    assert job.calendars == {"0700.HK": "24/5"}
+    files = MINIMAL.replace("kind: sample", "kind: files, path: x.csv") + "calendars: {ANY: XNYS}\n"
+    assert parse_job(files, "job.yaml").calendars == {"ANY": "XNYS"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            YAHOO + "calendars: {APPL: XNYS}\n",
+            "calendars: 'APPL' is none of the symbols; did you mean 'AAPL'?",
+        ),
+        (MINIMAL + "store: ''\n", "store: String should have at least 1 character"),
+        (
+            YAHOO + "store: s3://key:secret@bucket/prices\n",
+            "holds no credentials or options; set them in the",
+        ),
+        (YAHOO + "store: s3://bucket/prices?secret=1\n", "holds no credentials or options"),
+        (MINIMAL.replace("kind: sample", "kind: yahoo"), "prices.symbols: this setting is required"),
+        (YAHOO.replace("kind: yahoo", "kind: yahoo, interval: -1"), "interval: Input should be greater than"),
+    ],
+)
+def test_wrong_settings_of_stores_and_calendars(text: str, message: str) -> None:
+    with pytest.raises(JobError) as caught:
+        parse_job(text, "job.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_warm_up_is_the_lookback_or_the_most_that_any_model_asks_for() -> None:
     def warm_up(models: str, lookback: int = 32) -> int:
         text = MINIMAL.replace("[{kind: zero}]", models) + f"lookback: {lookback}\n"
@@ -204,6 +248,7 @@ def changed_settings() -> list[tuple[tuple[str | int, ...], Any]]:
     others = {
         "kind": None,  # another kind is another model; changed as a whole below
         "symbols": ["SP500"],
+        "store": "elsewhere",
         "returns": "price",
         "residuals": "pooled",
         "axis": "columns",
@@ -276,7 +321,7 @@ def test_a_job_survives_the_way_through_json(text: str) -> None:
     assert again == job
     assert again.hash == job.hash
     # And through YAML, where a setting that is not given is left out.
-    assert parse_job(json.dumps({k: v for k, v in dumped.items() if k != "backtest"} | {
+    assert parse_job(json.dumps({k: v for k, v in dumped.items() if k != "backtest" and v is not None} | {
         "backtest": {k: v for k, v in dumped["backtest"].items() if v is not None}
     }), "job.yaml") == job  # fmt: skip
 
