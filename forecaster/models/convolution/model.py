@@ -97,7 +97,7 @@ class ConvolutionForecaster:
         self.seeds, self.warm_start, self.seed = seeds, warm_start, seed
         self.weights: NDArray[np.float32] | None = None
         self.residuals = ResidualQuantiles(by_symbol=False)
-        self.statistics = np.stack([np.zeros(len(HAR_FEATURES)), np.ones(len(HAR_FEATURES))])
+        self.statistics = np.stack([np.zeros(n := len(HAR_FEATURES)), np.ones(n)]).astype(np.float32)
         self._first_weights: NDArray[np.float32] | None = None
 
     @property

@@ -324,7 +324,7 @@ class Trainer:
         runtime.repeat_to_the_bit()
         *after, losses = self._train(
             *state,
-            *data,
+            *self._checked(data, "observed"),
             tf.constant(chunks, dtype=tf.int32),
             tf.constant(rates, dtype=tf.float32),
             tf.constant(1.0 / expected, dtype=tf.float32),
@@ -359,7 +359,7 @@ class Trainer:
         return float(loss), gradient.numpy()
 
     def _statistics(self, statistics: Array | None) -> Tensor:
-        if statistics is None:
+        if statistics is None or not self.network.features:
             return tf.stack([tf.zeros(self.network.features), tf.ones(self.network.features)])
         return tf.constant(statistics, dtype=tf.float32)
 
@@ -462,12 +462,23 @@ class Trainer:
         compiled: Callable[..., Any] = tf.function(train, input_signature=signature, autograph=False)
         return compiled
 
-    def _data_signature(self) -> tuple[Tensor, ...]:
+    def _data_signature(self) -> Data:
         widths = (self.network.channels, self.network.features, self.objective.columns)
-        return (
-            *(tf.TensorSpec((None, width), tf.float32) for width in widths),
-            tf.TensorSpec((None,), tf.float32),
-        )
+        channels, features, observed = (tf.TensorSpec((None, width), tf.float32) for width in widths)
+        return Data(channels, features, observed, weights=tf.TensorSpec((None,), tf.float32))
+
+    def _checked(self, data: Data, *more: str) -> Data:
+        """Refuse arrays of other widths than the network's; features that it does not take are left out."""
+        signature = self._data_signature()
+        if not self.network.features:
+            data = data._replace(features=tf.zeros((0, 0)))
+        for name in ("channels", "features", *more):
+            given, needed = getattr(data, name).shape, getattr(signature, name).shape
+            if len(given) != 2 or given[1] != needed[1]:
+                raise ParameterError(
+                    f"the network needs {name} of shape (total, {needed[1]}). Received: shape {tuple(given)}."
+                )
+        return data
 
     # --- scoring --------------------------------------------------------------------------------------------
 
@@ -520,7 +531,7 @@ class Trainer:
             return
         rows = np.asarray(rows, dtype=np.int64)
         check_runs(np.stack([rows, rows], axis=1), offsets, self.network.sessions)
-        held = self._statistics(statistics)
+        held, read = self._statistics(statistics), self._checked(data)[:2]
         flat = tf.constant(weights, dtype=tf.float32)
         starts = offsets[np.searchsorted(offsets, rows, side="right") - 1]
         begins = starts + (rows - starts) // SCORING_BLOCK * SCORING_BLOCK
@@ -531,7 +542,7 @@ class Trainer:
         for start in range(0, len(dense), SCORING_GROUP):
             group = dense[start : start + SCORING_GROUP]
             plan = np.array([[begins[block[0]], rows[block[0]], rows[block[-1]]] for block in group])
-            outputs = self._score(flat, *data, tf.constant(plan, tf.int32), tf.constant(SCORING_BLOCK), held)
+            outputs = self._score(flat, *read, tf.constant(plan, tf.int32), tf.constant(SCORING_BLOCK), held)
             outputs = outputs.numpy()
             for number, block in enumerate(group):
                 yield block, outputs[number, rows[block] - begins[block]]
@@ -540,13 +551,13 @@ class Trainer:
         for start in range(0, len(alone), WINDOWS_AT_ONCE):
             part = alone[start : start + WINDOWS_AT_ONCE]
             plan = np.repeat(rows[part, None], 3, axis=1)
-            outputs = self._score(flat, *data, tf.constant(plan, tf.int32), tf.constant(1), held)
+            outputs = self._score(flat, *read, tf.constant(plan, tf.int32), tf.constant(1), held)
             yield part, outputs.numpy()[:, 0]
 
     def _compile_scoring(self) -> Callable[..., Any]:
         signature = (
             tf.TensorSpec((self.function.size,), tf.float32),
-            *self._data_signature(),
+            *self._data_signature()[:2],
             tf.TensorSpec((None, 3), tf.int32),
             tf.TensorSpec((), tf.int32),
             tf.TensorSpec((2, self.network.features), tf.float32),
@@ -556,13 +567,10 @@ class Trainer:
             weights: Tensor,
             channels: Tensor,
             features: Tensor,
-            observed: Tensor,
-            origin_weights: Tensor,
             blocks: Tensor,
             length: Tensor,
             statistics: Tensor,
         ) -> Tensor:
-            del observed, origin_weights
             self.traces["score"] += 1
             begin, first, last = (blocks[:, number, None] for number in range(3))
             context = self.network.sessions - 1
