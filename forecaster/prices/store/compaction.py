@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecaster.prices.store.layout import TARGET_ROWS, Piece, arrange, divide
+from forecaster.prices.store.layout import Piece, arrange, divide
 from forecaster.prices.store.reading import Snapshot, Span
 from forecaster.prices.store.rows import ACCEPTED, Rows, SymbolIndex, concatenate, find
 from forecaster.prices.store.table import ConflictError, File, PricesTable
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["compact"]
 
 _NEVER = np.iinfo(np.int64).max
-_BLOCK_ROWS = 4 * TARGET_ROWS
+_FILES_AT_ONCE = 4
+_Stored = tuple[pa.Table, NDArray[np.int64]]  # rows as they are stored, and their keys
 _TRIMMED = "forecaster.trimmed"
 _KEPT = "forecaster.kept.{}"
 
@@ -55,7 +56,7 @@ class _Trim:
 
 
 def compact(
-    prices: PricesTable, table: DeltaTable, before: int | None, keep: Sequence[int]
+    prices: PricesTable, table: DeltaTable, before: int | None, keep: Sequence[int], rows_per_file: int
 ) -> tuple[int, int, int, tuple[int, ...]]:
     """Compact one version.
 
@@ -75,7 +76,7 @@ def compact(
         kept = sorted({moment for moment in keep if moment not in lost and moment < before})
         trim = _trim(snapshot, index, before, np.array(kept, dtype=np.int64))
         marks = {_TRIMMED: before, **{_KEPT.format(moment): before for moment in kept}}
-    base = _base_files(snapshot, index, trim)
+    base = _base_files(snapshot, index, trim, rows_per_file)
     amended = snapshot.amended if len(snapshot.amended) > 1 or len(trim.dropped) or len(trim.promoted) else []
     removed = [*base, *amended]
     dropped = len(trim.dropped_base) + len(trim.dropped)
@@ -89,7 +90,7 @@ def compact(
 
     def fresh() -> Iterator[Piece]:
         nonlocal added
-        for piece in _rewritten(snapshot, index, trim, base, amended):
+        for piece in _rewritten(snapshot, index, trim, base, amended, rows_per_file):
             added += 1
             yield piece
 
@@ -136,7 +137,7 @@ def _trim(snapshot: Snapshot, index: SymbolIndex, before: int, kept: NDArray[np.
     return _Trim(rows.keys[~needed & from_base], rows.take(~needed & ~from_base), promoted)
 
 
-def _base_files(snapshot: Snapshot, index: SymbolIndex, trim: _Trim) -> list[File]:
+def _base_files(snapshot: Snapshot, index: SymbolIndex, trim: _Trim, rows_per_file: int) -> list[File]:
     """Choose the base files to write anew: small ones if that makes fewer, and those that lose rows."""
     losing: list[File] = []
     if len(trim.dropped_base):
@@ -145,24 +146,29 @@ def _base_files(snapshot: Snapshot, index: SymbolIndex, trim: _Trim) -> list[Fil
             keys = index.translate(snapshot.read(file, touched, (), Span()).keys, touched)
             if find(trim.dropped_base, keys)[1].any():
                 losing.append(file)
-    small = [file for file in snapshot.base if file.rows < TARGET_ROWS // 2]
+    small = [file for file in snapshot.base if file.rows < rows_per_file // 2]
     rows = sum(file.rows for file in small)
     # Not worth it when it would only make the same files again: one of the past and one of recent days.
-    fewest = 1 if rows <= TARGET_ROWS // 2 else 2 + rows // TARGET_ROWS
+    fewest = 1 if rows <= rows_per_file // 2 else 2 + rows // rows_per_file
     if len(small) <= fewest:
         small = []
     return [file for file in snapshot.base if file in small or file in losing]
 
 
 def _rewritten(
-    snapshot: Snapshot, index: SymbolIndex, trim: _Trim, base: Sequence[File], amended: Sequence[File]
+    snapshot: Snapshot,
+    index: SymbolIndex,
+    trim: _Trim,
+    base: Sequence[File],
+    amended: Sequence[File],
+    rows_per_file: int,
 ) -> Iterator[Piece]:
     """Make the new files, a range of symbols at a time so that memory stays bounded."""
-    blocks = -(-sum(file.rows for file in base) // _BLOCK_ROWS)
+    blocks = -(-sum(file.rows for file in base) // (_FILES_AT_ONCE * rows_per_file))
     size = max(1, -(-len(index.names) // max(1, blocks)))
     for start in range(0, len(index.names), size):
         part = SymbolIndex(index.names[start : start + size])
-        kept: list[tuple[pa.Table, NDArray[np.int64]]] = []
+        kept: list[_Stored] = []
         for file in base:
             data, keys = snapshot.stored(file, part)
             keys = index.translate(keys, part)
@@ -173,13 +179,13 @@ def _rewritten(
             keys = index.translate(keys, part)
             move = _member(trim.promoted, keys, data)
             kept.append((data.filter(pa.array(move)), keys[move]))
-        yield from _sorted_pieces(kept, amended=False)
+        yield from _sorted_pieces(kept, rows_per_file, amended=False)
     kept = []
     for file in amended:
         data, keys = snapshot.stored(file, index)
         stay = ~_member(trim.promoted, keys, data) & ~_member(trim.dropped, keys, data)
         kept.append((data.filter(pa.array(stay)), keys[stay]))
-    yield from _sorted_pieces(kept, amended=True)
+    yield from _sorted_pieces(kept, rows_per_file, amended=True)
 
 
 def _member(some: Rows, keys: NDArray[np.int64], data: pa.Table) -> NDArray[np.bool_]:
@@ -193,7 +199,7 @@ def _member(some: Rows, keys: NDArray[np.int64], data: pa.Table) -> NDArray[np.b
     return there & find(wanted, (places << 32) + data["revision"].to_numpy())[1]
 
 
-def _sorted_pieces(parts: Sequence[tuple[pa.Table, NDArray[np.int64]]], *, amended: bool) -> Iterator[Piece]:
+def _sorted_pieces(parts: Sequence[_Stored], rows_per_file: int, *, amended: bool) -> Iterator[Piece]:
     filled = [(data, keys) for data, keys in parts if len(keys)]
     if not filled:
         return
@@ -201,5 +207,7 @@ def _sorted_pieces(parts: Sequence[tuple[pa.Table, NDArray[np.int64]]], *, amend
     keys = np.concatenate([keys for _, keys in filled])
     order = np.lexsort((data["revision"].to_numpy(), keys))
     keys = keys[order]
-    for where in divide(keys, np.arange(len(keys))) if amended else arrange(keys):
+    for where in (
+        divide(keys, np.arange(len(keys)), rows_per_file) if amended else arrange(keys, rows_per_file)
+    ):
         yield amended, data.take(pa.array(order[where]))

@@ -117,7 +117,7 @@ class FetchesTable:
             return data
         with self._location.errors("read"):
             data = table.to_pandas(columns=columns)
-            return data
+        return data
 
     def _open(self) -> DeltaTable | None:
         from deltalake import DeltaTable

@@ -1,7 +1,8 @@
 """How rows are laid out in files, so that the usual reads open few of them.
 
-A file is sorted by symbol and session and holds at most `TARGET_ROWS` rows of a range of symbols. Where there
-are many rows, the last `RECENT_DAYS` days go to files of their own: a daily update only compares with those.
+A file is sorted by symbol and session and holds about `ROWS_PER_FILE` rows of a range of symbols at most. Where
+there are many rows, those of the last `RECENT_DAYS` days have files of their own, and a daily update compares
+with no others.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from forecaster.prices.checks import PRICE_COLUMNS
 from forecaster.prices.store.rows import ACCEPTED, STATUSES, Rows, SymbolIndex, split_keys
 from forecaster.prices.store.table import FILE_SCHEMA
 
-__all__ = ["RECENT_DAYS", "TARGET_ROWS", "Piece", "arrange", "pieces"]
+__all__ = ["RECENT_DAYS", "ROWS_PER_FILE", "Piece", "arrange", "pieces"]
 
-TARGET_ROWS = 2_000_000
+ROWS_PER_FILE = 2_000_000
 """Rows of a large file: some 60 to 100 MB."""
 
 RECENT_DAYS = 60
@@ -28,7 +29,7 @@ Piece = tuple[bool, pa.Table]
 """Rows for one file, with `FILE_SCHEMA`'s columns, and whether they are amended."""
 
 
-def arrange(keys: NDArray[np.int64], target_rows: int = TARGET_ROWS) -> list[NDArray[np.int64]]:
+def arrange(keys: NDArray[np.int64], rows_per_file: int) -> list[NDArray[np.int64]]:
     """Divide sorted keys of first sights into files.
 
     Returns
@@ -36,21 +37,19 @@ def arrange(keys: NDArray[np.int64], target_rows: int = TARGET_ROWS) -> list[NDA
     list of ndarray
         Positions of the rows of each file, in order.
     """
-    if len(keys) <= target_rows // 2:
+    if len(keys) <= rows_per_file // 2:
         return [np.arange(len(keys))] if len(keys) else []
     sessions = split_keys(keys)[1]
     recent = sessions > sessions.max() - np.timedelta64(RECENT_DAYS, "D")
     files: list[NDArray[np.int64]] = []
     for where in (np.flatnonzero(~recent), np.flatnonzero(recent)):
-        files += divide(keys, where, target_rows)
+        files += divide(keys, where, rows_per_file)
     return files
 
 
-def divide(
-    keys: NDArray[np.int64], where: NDArray[np.int64], target_rows: int = TARGET_ROWS
-) -> list[NDArray[np.int64]]:
-    """Divide the rows `where` of sorted keys into files of at most about `target_rows`, between symbols."""
-    count = -(-len(where) // target_rows)
+def divide(keys: NDArray[np.int64], where: NDArray[np.int64], rows_per_file: int) -> list[NDArray[np.int64]]:
+    """Divide the rows `where` of sorted keys into files of at most about `rows_per_file`, between symbols."""
+    count = -(-len(where) // rows_per_file)
     if count <= 1:
         return [where] if len(where) else []
     numbers = keys[where] >> 32
@@ -60,14 +59,14 @@ def divide(
     return [part for part in np.split(where, cuts) if len(part)]
 
 
-def pieces(rows: Rows, index: SymbolIndex) -> Iterator[Piece]:
+def pieces(rows: Rows, index: SymbolIndex, rows_per_file: int) -> Iterator[Piece]:
     """Turn sorted new rows, complete in all columns, into tables for files."""
     first_sight = (rows.columns["revision"] == 0) & (rows.columns["status"] == ACCEPTED)
     base = rows.take(first_sight)
-    for where in arrange(base.keys):
+    for where in arrange(base.keys, rows_per_file):
         yield False, _table(base.take(where), index)
     amended = rows.take(~first_sight)
-    for where in divide(amended.keys, np.arange(len(amended))):
+    for where in divide(amended.keys, np.arange(len(amended)), rows_per_file):
         yield True, _table(amended.take(where), index)
 
 

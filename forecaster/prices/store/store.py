@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -49,7 +50,7 @@ from forecaster.prices.checks import PRICE_COLUMNS
 from forecaster.prices.store import compaction, frames
 from forecaster.prices.store.batch import Batch
 from forecaster.prices.store.fetches import FetchesTable
-from forecaster.prices.store.layout import pieces
+from forecaster.prices.store.layout import ROWS_PER_FILE, pieces
 from forecaster.prices.store.reading import Snapshot, Span
 from forecaster.prices.store.results import Closes, Compaction, Fetch, StoredPrices, WriteResult
 from forecaster.prices.store.rows import (
@@ -87,9 +88,20 @@ class PriceStore:
         Options for an object store, as deltalake takes them. Credentials belong to the environment
         (``AWS_ACCESS_KEY_ID`` and so on), not here. The object store must support conditional puts: they keep
         two writers apart.
+    rows_per_file : int
+        Rows of a large file. Smaller files make a read of few symbols quicker and one of all slower.
     """
 
-    def __init__(self, url: str, storage_options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str | Path,
+        storage_options: Mapping[str, str] | None = None,
+        *,
+        rows_per_file: int = ROWS_PER_FILE,
+    ) -> None:
+        if rows_per_file < 1:
+            raise ParameterError(f"`rows_per_file` must be at least 1. Received: {rows_per_file}")
+        self._rows_per_file = rows_per_file
         self._location = Location(str(url), storage_options)
         self._prices = PricesTable(self._location)
         self._fetches = FetchesTable(self._location)
@@ -458,7 +470,9 @@ class PriceStore:
             raise ParameterError(f"`vacuum_after` must not be negative. Received: {vacuum_after}")
         _require_past(before, "before")
         count, left, dropped, lost = self._prices.attempt(
-            lambda table: compaction.compact(self._prices, table, limit, sorted(set(marks)))
+            lambda table: compaction.compact(
+                self._prices, table, limit, sorted(set(marks)), self._rows_per_file
+            )
         )
         deleted = self._prices.vacuum(vacuum_after)
         self._fetches.compact(vacuum_after)
@@ -502,7 +516,7 @@ class PriceStore:
         return frames.restatements(rows.take(follows + 1), rows.take(follows), touched)
 
     def _add(self, table: DeltaTable, rows: Rows, index: SymbolIndex, moment: int) -> int:
-        written = self._prices.write_files(pieces(rows, index))
+        written = self._prices.write_files(pieces(rows, index, self._rows_per_file))
         with self._prices.discarding(written):
             return self._prices.commit(table, written, moment)
 

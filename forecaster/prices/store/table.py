@@ -342,7 +342,7 @@ class PricesTable:
         marks: Mapping[str, int] | None = None,
         data_change: bool = True,
     ) -> int:
-        """Add files and take others away in one commit, which fails if there was one since `table`.
+        """Add files and take others away in one commit, which fails if another came since `table`.
 
         Parameters
         ----------
