@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from forecaster.windows import Panel, Windows
 __all__ = [
     "Fold",
     "FoldForecast",
+    "StartsWarm",
     "backtest",
     "fit_windows",
     "folds",
@@ -58,6 +60,15 @@ class FoldForecast:
     fitted: Forecaster
     fit_seconds: float
     predict_seconds: float
+
+
+@runtime_checkable
+class StartsWarm(Protocol):
+    """A model that can start where an earlier refit of it ended."""
+
+    def start_from(self, previous: Forecaster) -> Self:
+        """Take what the refit before learned, from outcomes known before; `fit` is called next."""
+        ...
 
 
 def _rows(panel: Panel, first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -199,9 +210,13 @@ def backtest(models: Mapping[str, Callable[[], Forecaster]], over: Sequence[Fold
         As soon as it is there, so that a caller can show progress and keep what is done.
     """
     for name, build in models.items():
+        previous: Forecaster | None = None
         for fold in over:
             begin = time.perf_counter()
-            model = build().fit(fold.train)
+            model = build()
+            if previous is not None and isinstance(model, StartsWarm):
+                model.start_from(previous)
+            previous = model.fit(fold.train)
             fitted = time.perf_counter()
             forecast = model.predict(fold.test)
             done = time.perf_counter()

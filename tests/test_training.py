@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import garch, prices
 
-from forecaster.errors import ParameterError
+from forecaster.errors import NotFittedError, ParameterError
 from forecaster.kernels import Parallel
 from forecaster.liftings import CalendarFold, Column, Lagged, Replicate, Row, Spectrogram
 from forecaster.models.convolution.chunks import check_runs, cut_chunks, runs_of
 from forecaster.models.convolution.geometry import KernelConvolution, KernelNormalization
 from forecaster.models.convolution.layers import KernelStack
-from forecaster.models.convolution.model import scale_objective
+from forecaster.models.convolution.model import (
+    ConvolutionForecaster,
+    _data_of,
+    scale_loss,
+    scale_objective,
+)
 from forecaster.models.convolution.network import FEATURE_CLIP, Network, Objective, squared_error
 from forecaster.models.convolution.training import (
     Data,
@@ -25,6 +31,9 @@ from forecaster.models.convolution.training import (
     cosine_rates,
     trainer_of,
 )
+from forecaster.prices.samples import SampleSource
+from forecaster.walkforward import Fold, backtest, fit_windows, folds
+from forecaster.windows import Panel, Windows
 
 # isort: split
 import keras
@@ -483,6 +492,162 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     dropped = np.mean([function(weights, channels, dropout_seed=(1, k)).numpy() for k in range(50)], axis=0)
     assert np.abs(function(weights, channels, dropout_seed=(1, 0)).numpy() - plain).max() > 0.1
     assert np.abs((dropped - plain).mean(axis=(0, 1))).max() < 0.05
+
+
+# --- the forecaster -----------------------------------------------------------------------------------------
+
+
+def garch_panel(n: int = 900) -> Panel:
+    return Panel.from_prices({f"S{seed}": prices(garch(n, seed)) for seed in range(2)})
+
+
+def forecaster(**changes: Any) -> ConvolutionForecaster:
+    settings = {"epochs": 1, "chunk": 64, "chunks_per_step": 4, "learning_rate": 2e-3, "weight_decay": 1e-3}
+    settings |= {"dropout": 0.2, "seeds": 1, "warm_start": False, "seed": 7, "dense": 8, "lookback": 20}
+    network = {"strategy": Lagged(lags=(0, 1, 5)), "layers": layers(((3, 3), (1, 1)), ((1, 3), (1, 2)))}
+    return ConvolutionForecaster(**network | settings | changes)
+
+
+def ten_folds(panel: Panel) -> list[Fold]:
+    start, every = panel.calendar[600], 30
+    return folds(panel, (1, 5), start, None, every, 30)
+
+
+def test_one_trace_serves_ten_folds_five_seeds_and_two_models() -> None:
+    walk = ten_folds(garch_panel())
+    assert len(walk) == 10
+    built = {name: lambda seed=seed: forecaster(seeds=5, seed=seed) for name, seed in (("a", 1), ("b", 50))}
+    results = list(backtest(built, walk))
+    assert len(results) == 20
+    assert forecaster().trainer(2).traces == {"train": 1, "score": 1}
+
+
+def test_several_seeds_are_averaged_in_logs() -> None:
+    fold = ten_folds(garch_panel())[0]
+    both = forecaster(seeds=2, seed=7).fit(fold.train)
+    alone = [forecaster(seed=seed).fit(fold.train) for seed in (7, 8)]
+    assert both.weights is not None
+    for member, single in zip(both.weights, alone, strict=True):
+        assert single.weights is not None
+        assert np.array_equal(member, single.weights[0])
+    logs = [np.log(single._scales(fold.test)) for single in alone]
+    np.testing.assert_allclose(np.log(both._scales(fold.test)), np.mean(logs, axis=0), rtol=1e-9)
+    assert np.abs(logs[0] - logs[1]).max() > 1e-3
+    assert both.parameters - both.residuals.parameters == 2 * alone[0].weights.size  # type: ignore[union-attr]
+    assert set(both.lag_weights()["filter"]) == set(range(10))
+
+
+def test_a_warm_start_takes_the_weights_of_the_refit_before_and_of_no_other() -> None:
+    walk = ten_folds(garch_panel())[:3]
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0}
+    cold = forecaster().fit(walk[0].train)
+    settings: list[dict[str, Any]] = [{}, still, still]
+    builders = iter([lambda more=more: forecaster(warm_start=True, **more) for more in settings])
+    warm = [result.fitted for result in backtest({"m": lambda: next(builders)()}, walk)]
+    for fitted in warm:
+        assert isinstance(fitted, ConvolutionForecaster)
+        np.testing.assert_allclose(fitted.weights, cold.weights, atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_a_warm_start_sees_nothing_later() -> None:
+    panel = garch_panel()
+    walk = ten_folds(panel)[:2]
+    evening = walk[1].refit
+    changed = {f"S{seed}": prices(garch(900, seed)) for seed in range(2)}
+    for frame in changed.values():
+        later = frame.index.to_numpy().astype("datetime64[D]") > evening
+        frame.loc[later, "close"] *= 1.5
+    other = ten_folds(Panel.from_prices(changed))[:2]
+
+    def run(over: list[Fold]) -> list[Array]:
+        return [
+            result.forecast.values for result in backtest({"m": lambda: forecaster(warm_start=True)}, over)
+        ]
+
+    (first, second), (again, changed_second) = run(walk), run(other)
+    assert np.array_equal(first, again)
+    on_the_evening = walk[1].test.sessions <= evening
+    assert on_the_evening.any()
+    assert np.array_equal(second[on_the_evening], changed_second[on_the_evening])
+    assert not np.array_equal(second, changed_second)
+
+
+def test_a_warm_start_from_something_else_is_refused() -> None:
+    train = ten_folds(garch_panel())[0].train
+    with pytest.raises(ParameterError, match="of the same network and seeds"):
+        forecaster(warm_start=True).start_from(forecaster(dense=9).fit(train))
+    with pytest.raises(NotFittedError, match="fit the earlier one first"):
+        forecaster(warm_start=True).start_from(forecaster())
+
+
+def by_window(of: ConvolutionForecaster, train: Windows, seed: int) -> Any:
+    """Train the slow obvious way: Keras, lifted windows in random order, the same steps and rates."""
+    trainer = of.trainer(len(train.horizons))
+    network, data = trainer.network, _data_of(train.panel, train.horizons)
+    windows = keras.Input((network.sessions, network.channels))
+    features = keras.Input((network.features,))
+    stack = KernelStack(network.strategy, network.lookback, network.layers, execution="lifted", name="stack")
+    joined = keras.layers.Concatenate()([stack(windows), features])
+    hidden = keras.layers.Dense(of.dense, activation="gelu", name="hidden")(joined)
+    hidden = keras.layers.Concatenate()([hidden, features])
+    model = keras.Model([windows, features], keras.layers.Dense(network.outputs, name="output")(hidden))
+    first = trainer.function.named(trainer.function.first_weights(seed))
+    for variable in model.variables:
+        variable.assign(first[variable.path])
+    steps = -(-len(train) // 256) * of.schedule.epochs
+    rates = cosine_rates(of.schedule.learning_rate, steps, of.schedule.warm_up)
+    optimizer = keras.optimizers.AdamW(0.0, weight_decay=of.schedule.weight_decay)
+    optimizer.build(model.trainable_variables)
+    constants = [tf.constant(value, tf.float32) for value in of._constants(train)]
+    sequences = train.sequences(network.sessions)
+    raw = train.panel.har_features[train.rows]
+    standard = np.clip((raw - of.statistics[0]) / of.statistics[1], -FEATURE_CLIP, FEATURE_CLIP)
+    observed = data.observed.numpy()[train.rows]
+
+    @tf.function  # type: ignore[untyped-decorator]  # TensorFlow types no decorator
+    def step(series: Any, beside: Any, seen: Any) -> None:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(scale_loss(model([series, beside])[None], seen[None], constants))
+        variables = model.trainable_variables
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
+
+    generator = np.random.default_rng(seed)
+    for place in range(steps):
+        if place % (steps // of.schedule.epochs) == 0:
+            order = list(np.array_split(generator.permutation(len(train)), steps // of.schedule.epochs))
+        rows = order.pop()
+        optimizer.learning_rate = float(rates[place])
+        step(sequences[rows], standard[rows], observed[rows])
+    return trainer.function.flat({variable.path: np.asarray(variable) for variable in model.variables})
+
+
+@pytest.mark.slow
+def test_chunks_and_windows_learn_equally_well_on_real_returns() -> None:
+    source = SampleSource(("SP500", "NASDAQ"))
+    panel = Panel.from_prices({symbol: source.load(symbol) for symbol in source.symbols()})
+    whole = fit_windows(panel, np.datetime64("2015-12-31"), (1, 5, 21), 60)
+    before = whole.sessions < np.datetime64("2011-11-01")
+    train, after = whole.take(before), whole.take(whole.sessions >= np.datetime64("2012-01-01"))
+    losses: dict[str, list[float]] = {"chunks": [], "windows": []}
+    for seed in range(4):
+        model = forecaster(epochs=3, dropout=0.0, seed=seed).fit(train)
+        trainer = model.trainer(3)
+        data = _data_of(panel, train.horizons)
+        assert model.weights is not None
+        for kind, weights in (("chunks", model.weights[0]), ("windows", by_window(model, train, seed))):
+            outputs = trainer.score(weights, data, after.rows, panel.offsets, model.statistics)
+            constants = [tf.constant(value, tf.float32) for value in model._constants(train)]
+            seen = tf.gather(data.observed, after.rows)
+            losses[kind].append(float(tf.reduce_mean(scale_loss(outputs[None], seen[None], constants))))
+        still = np.zeros_like(outputs)
+        untrained = float(tf.reduce_mean(scale_loss(still[None], seen[None], constants)))
+    chunks, windows = (np.array(values) for values in losses.values())
+    noise = np.sqrt((chunks.var(ddof=1) + windows.var(ddof=1)) / len(chunks))
+    gain = untrained - windows.mean()
+    assert gain > 0.005, "there is something to learn"
+    assert abs(chunks.mean() - windows.mean()) < 3.0 * noise
+    assert noise < 0.2 * gain, "and the noise does not hide it"
 
 
 # --- errors -------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ import pandas as pd
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from forecaster.errors import NotFittedError
+from forecaster.errors import NotFittedError, ParameterError
 from forecaster.features import CHANNELS, HAR_FEATURES
 from forecaster.kernels import FoldedKernel, frequency_response
-from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
+from forecaster.models.base import Forecaster, ResidualQuantiles, known_targets, load_arrays, save_arrays
 from forecaster.models.convolution.chunks import check_runs, runs_of
 from forecaster.models.convolution.folding import first_folding
 from forecaster.models.convolution.geometry import KernelLayer, Strategy, newest_row_last, trace
@@ -125,19 +125,36 @@ class ConvolutionForecaster:
         """Return the compiled network, which it shares with every model of its shape."""
         return trainer_of(self.network(n_horizons), scale_objective(n_horizons), self.chunk)
 
-    def start_from(self, previous: Self) -> Self:
-        """Start the next `fit` at the weights of an earlier refit, if the settings say so.
+    def start_from(self, previous: Forecaster) -> Self:
+        """Start the next `fit` at the weights of the refit before, if the settings ask for a warm start.
 
         Parameters
         ----------
         previous : ConvolutionForecaster
             Fitted with the same settings on outcomes known before: its weights have seen nothing else.
+
+        Raises
+        ------
+        ParameterError
+            When it is another kind of model, or has other weights.
+        NotFittedError
+            When it is not fitted.
         """
-        if self.warm_start:
-            if previous.weights is None:
-                raise NotFittedError("a model starts from one that is fitted; fit the earlier one first")
-            self._first_weights = previous.weights
+        if not self.warm_start:
+            return self
+        if not isinstance(previous, ConvolutionForecaster) or previous._settings() != self._settings():
+            raise ParameterError(
+                "a warm start is made from a convolution of the same network and seeds. Received: "
+                f"{type(previous).__name__} of other settings; start afresh"
+            )
+        if previous.weights is None:
+            raise NotFittedError("a warm start is made from a fitted model; fit the earlier one first")
+        self._first_weights = previous.weights
         return self
+
+    def _settings(self) -> tuple[str, int]:
+        """Return what weights belong to."""
+        return self.network(1).identity, self.seeds
 
     def fit(self, windows: Windows) -> Self:
         """Train on all origins, from fresh weights unless `start_from` gave others."""
@@ -149,8 +166,7 @@ class ConvolutionForecaster:
         runs = runs_of(windows.rows, windows.panel.offsets)
         check_runs(runs, windows.panel.offsets, trainer.network.sessions)
         data = _data_of(windows.panel, windows.horizons)
-        base = np.quantile(targets / windows.scales, LEVELS, axis=0).T
-        typical = _realised_sizes(windows.panel, windows.horizons)[windows.rows].mean(axis=0)
+        constants = self._constants(windows)
         starts = [None] * self.seeds if self._first_weights is None else list(self._first_weights)
         self.weights = np.stack(
             [
@@ -160,7 +176,7 @@ class ConvolutionForecaster:
                     self.schedule,
                     self.seed + member,
                     weights=start,
-                    constants=(base, typical),
+                    constants=constants,
                     statistics=self.statistics,
                 )
                 for member, start in enumerate(starts)
@@ -250,6 +266,11 @@ class ConvolutionForecaster:
         table = pd.DataFrame(columns, index=grid).reset_index()
         ordered = table.sort_values(["channel", "filter", "period"], ignore_index=True)
         return ordered[["channel", "filter", "period", "magnitude", "phase"]]
+
+    def _constants(self, windows: Windows) -> tuple[Array, Array]:
+        """Return what the loss takes from the training origins: see `scale_loss`."""
+        quantiles = np.quantile(windows.targets / windows.scales, LEVELS, axis=0).T
+        return quantiles, _realised_sizes(windows.panel, windows.horizons)[windows.rows].mean(axis=0)
 
     def _first_kernel(self) -> FoldedKernel:
         members = [self._named(member) for member in range(self.seeds)]
