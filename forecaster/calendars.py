@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -62,6 +62,8 @@ _PAIR = re.compile(
     r"[A-Z0-9]+-(?:AUD|BNB|BRL|BTC|BUSD|CAD|CHF|CNY|ETH|EUR|GBP|HKD|IDR|INR|JPY|KRW|MXN|NZD|PHP|RUB|SEK|SGD"
     r"|THB|TRY|TWD|USD|USDC|USDT|ZAR)"
 )
+
+_WIDEST: Final = (pd.Timestamp(1900, 1, 1), pd.Timestamp(2049, 12, 31))
 
 _SEARCH: Final = datetime.timedelta(days=60)
 # Longer than any closure on record since 1945: New York stayed open, Moscow closed for 27 days in 2022.
@@ -123,9 +125,9 @@ class Calendars:
 
     Notes
     -----
-    ``exchange_calendars`` makes a calendar for 20 years unless told otherwise, and not all reach back for
-    ever: Tokyo starts in 1997, Shanghai in 1990, Riyadh in 2021, and some end with the current year, because
-    their holidays are announced year by year. `known_span` says so, and `missing_and_extra` keeps to it.
+    Calendars do not reach back for ever: Tokyo starts in 1997, Shanghai in 1990, Riyadh in 2021, and some end
+    with the current year, because their holidays are announced year by year. `known_span` says so, and
+    `missing_and_extra` keeps to it.
     """
 
     def __init__(self, overrides: Mapping[str, str] | None = None) -> None:
@@ -155,23 +157,20 @@ class Calendars:
     def known_span(self, symbol: str) -> tuple[datetime.date, datetime.date]:
         """Return the first and the last date between which the calendar of a symbol is known.
 
-        An end that is open is `datetime.date.min` or `datetime.date.max`.
+        Never before 1900 or after 2049.
 
         Raises
         ------
         SymbolError
             If the calendar is not known or cannot be made.
         """
-        calendar = _calendar(symbol, self.name(symbol), None, None)
-        first, last = calendar.bound_min(), calendar.bound_max()
-        return (
-            datetime.date.min if first is None else first.date(),
-            datetime.date.max if last is None else last.date(),
-        )
+        calendar = _calendar(symbol, self.name(symbol))
+        first, last = calendar.bound_min() or _WIDEST[0], calendar.bound_max() or _WIDEST[1]
+        return max(first, _WIDEST[0]).date(), min(last, _WIDEST[1]).date()
 
     def time_zone(self, symbol: str) -> str:
         """Return the name of the time zone in which the sessions of a symbol are dates."""
-        return str(_calendar(symbol, self.name(symbol), None, None).tz)
+        return str(_calendar(symbol, self.name(symbol)).tz)
 
     def sessions(self, symbol: str, first: datetime.date, last: datetime.date) -> pd.DatetimeIndex:
         """Return the sessions of a symbol from `first` to `last`, both included.
@@ -196,7 +195,7 @@ class Calendars:
                 f"the calendar {self.name(symbol)} of {symbol} is known from {known[0]} to {known[1]} only. "
                 f"Received: {first} to {last}; ask within `known_span`"
             )
-        calendar = self._around(symbol, first, last)
+        calendar = _calendar(symbol, self.name(symbol))
         return _index(calendar.sessions[calendar.sessions.slice_indexer(str(first), str(last))])
 
     def missing_and_extra(
@@ -247,7 +246,7 @@ class Calendars:
             raise ParameterError(
                 f"{session} is no session of {symbol} (calendar {self.name(symbol)}); ask `sessions` for one"
             )
-        closes = self._around(symbol, session, session).closes
+        closes = _calendar(symbol, self.name(symbol)).closes
         moment: datetime.datetime = closes[pd.Timestamp(session)].to_pydatetime()
         return moment
 
@@ -259,7 +258,7 @@ class Calendars:
         SymbolError
             If the calendar is not known or cannot be made.
         """
-        return pd.Timestamp(session) in self._around(symbol, session, session).early_closes
+        return pd.Timestamp(session) in _calendar(symbol, self.name(symbol)).early_closes
 
     def last_finished_session(
         self, symbol: str, now: datetime.datetime, margin: datetime.timedelta = FINAL_AFTER
@@ -307,7 +306,7 @@ class Calendars:
                 "name another with the same sessions in the job, for example "
                 f"`calendars: {{{symbol}: 24/5}}`",
             )
-        calendar = self._around(symbol, first, last)
+        calendar = _calendar(symbol, self.name(symbol))
         closes = calendar.closes.loc[str(first) : str(last)]
         finished = closes[closes <= moment]
         session: datetime.date = finished.index[-1].date()
@@ -319,14 +318,10 @@ class Calendars:
                     return day.date()
         return session
 
-    def _around(self, symbol: str, first: datetime.date, last: datetime.date) -> Any:
-        """Return the calendar of a symbol for whole decades, so that few different ones are made."""
-        return _calendar(symbol, self.name(symbol), first.year // 10 * 10, last.year // 10 * 10 + 9)
 
-
-def _calendar(symbol: str, name: str, first_year: int | None, last_year: int | None) -> Any:
+def _calendar(symbol: str, name: str) -> Any:
     try:
-        return _make(name, first_year, last_year)
+        return _make(name)
     except (ValueError, NotImplementedError, TypeError) as error:
         # Version 4.13 cannot make ASEX, XBEL, XBSE, XCYS (Orthodox Easter) and XTAE under pandas 3.1.
         raise SymbolError(
@@ -337,21 +332,17 @@ def _calendar(symbol: str, name: str, first_year: int | None, last_year: int | N
         ) from error
 
 
-@lru_cache(maxsize=128)
-def _make(name: str, first_year: int | None, last_year: int | None) -> Any:
-    """Make a calendar from the start of one year to the end of another, or its default window."""
+@cache
+def _make(name: str) -> Any:
+    """Make a calendar as wide as can be: that takes no longer than the default window of 20 years."""
     import exchange_calendars
 
-    if first_year is None or last_year is None:
-        return exchange_calendars.get_calendar(name)
-    default = _make(name, None, None)
-    start, end = pd.Timestamp(first_year, 1, 1), pd.Timestamp(last_year, 12, 31)
-    lowest, highest = default.bound_min(), default.bound_max()
-    return exchange_calendars.get_calendar(
-        name,
-        start=start if lowest is None else max(start, lowest),
-        end=end if highest is None else min(end, highest),
-    )
+    try:
+        return exchange_calendars.get_calendar(name, start=_WIDEST[0], end=_WIDEST[1])
+    except ValueError:
+        default = exchange_calendars.get_calendar(name)
+        first, last = default.bound_min() or _WIDEST[0], default.bound_max() or _WIDEST[1]
+        return exchange_calendars.get_calendar(name, start=max(first, _WIDEST[0]), end=min(last, _WIDEST[1]))
 
 
 def _index(dates: Any) -> pd.DatetimeIndex:

@@ -105,7 +105,6 @@ class RateLimit:
 
     def wait(self) -> None:
         """Return when it is the caller's turn."""
-        held = 0.0
         while True:
             with self._lock:
                 now = time.time()
@@ -114,7 +113,7 @@ class RateLimit:
                 self._write(turn + self._interval, held)
             time.sleep(turn - now)
             with self._lock:
-                if self._read(time.time())[1] <= max(held, turn):
+                if self._read(time.time())[1] <= turn:
                     return
             # Meanwhile everyone was told to wait longer: take another turn, behind that.
 
