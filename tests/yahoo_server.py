@@ -181,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
     yahoo: YahooServer
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answer as Yahoo would, or as the fault says."""
         with self.yahoo.lock:
             self.yahoo.requests.append((time.monotonic(), self.path))
@@ -201,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(Fault(200, body=b"<html>nothing</html>"))
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """Answer nothing."""
         self.do_GET()
 

@@ -307,8 +307,8 @@ def _read(
     if traded.pending:
         raise SymbolError(
             symbol,
-            f"a split on {traded.pending[0]} has no close yet, so whether Yahoo has restated the prices before "
-            "it cannot be told; fetch again after that session",
+            f"a split on {traded.pending[0]} has no close yet, so whether Yahoo has restated the "
+            "prices before it cannot be told; fetch again after that session",
         )
     prices = traded.prices[traded.prices.index <= pd.Timestamp(finished)]
     prices = prices.loc[: prices["close"].last_valid_index()] if prices["close"].notna().any() else prices[:0]
