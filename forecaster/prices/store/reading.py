@@ -140,11 +140,7 @@ class Snapshot:
         """Return the rows of some symbols of one file as they are stored, and their keys."""
         with self._prices.location.errors("read"):
             parquet = self._prices.parquet(file)
-            groups = [
-                group
-                for group in range(parquet.metadata.num_row_groups)
-                if _group_meets(parquet, group, index, Span())
-            ]
+            groups = self._groups(parquet, index, Span())
             data = parquet.read_row_groups(groups, columns=FILE_SCHEMA.names)
             numbers = _encode(data["symbol"], index)
             keep = numbers >= 0
@@ -171,29 +167,35 @@ class Snapshot:
             timed = not span.times_within(file)
             stored = [name for name in columns if name != "status" or file.amended]
             needed = list(dict.fromkeys(("session", *stored, *(("fetched_at",) if timed else ()))))
-            parts = []
-            for group in range(parquet.metadata.num_row_groups):
-                if not _group_meets(parquet, group, index, span):
-                    continue
-                symbols = parquet.read_row_group(group, columns=["symbol"]).column(0)
-                numbers = _encode(symbols, index)
-                known = numbers >= 0
-                if not known.any():
-                    continue
-                data = parquet.read_row_group(group, columns=needed)
-                parts.append(_rows(data, numbers, known, columns, span, timed))
-        return concatenate(parts) if parts else _empty(columns)
+            groups = self._groups(parquet, index, span)
+            numbers = _encode(parquet.read_row_groups(groups, columns=["symbol"])["symbol"], index)
+            # Among groups that can hold a wanted symbol few may: the other columns are read of those only.
+            sizes = [parquet.metadata.row_group(group).num_rows for group in groups]
+            ends = np.cumsum([0, *sizes])
+            hits = np.concatenate([[0], np.cumsum(numbers >= 0)])
+            found = hits[ends[1:]] > hits[ends[:-1]]
+            if not found.any():
+                return _empty(columns)
+            if not found.all():
+                numbers = numbers[np.repeat(found, sizes)]
+                groups = [group for group, there in zip(groups, found, strict=True) if there]
+            return _rows(parquet.read_row_groups(groups, columns=needed), numbers, columns, span, timed)
+
+    @staticmethod
+    def _groups(parquet: pq.ParquetFile, index: SymbolIndex, span: Span) -> list[int]:
+        count = parquet.metadata.num_row_groups
+        return [group for group in range(count) if _group_meets(parquet, group, index, span)]
 
 
 def _rows(
     data: pa.Table,
     numbers: NDArray[np.int64],
-    keep: NDArray[np.bool_],
     columns: tuple[str, ...],
     span: Span,
     timed: bool,
 ) -> Rows:
     days = data["session"].cast(pa.int32()).to_numpy()
+    keep = numbers >= 0
     if span.first is not None:
         keep &= days >= _day(span.first)
     if span.last is not None:
