@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forecaster.errors import NotFittedError, ParameterError
-from forecaster.quantiles import LEVELS, QuantileForecast
+from forecaster.quantiles import LEVELS, QuantileForecast, Tails
 from forecaster.windows import Windows
 
 __all__ = ["Forecaster", "ResidualQuantiles", "SeesKernels", "known_targets", "load_arrays", "save_arrays"]
@@ -99,6 +99,9 @@ class ResidualQuantiles:
 
     Notes
     -----
+    The means of the outcomes at or beyond the outermost quantiles, and the variance of all of them, state the
+    tails of a forecast.
+
     Barone-Adesi, Giannopoulos and Vosper, "VaR without Correlations for Portfolios of Derivative Securities",
     Journal of Futures Markets 19 (1999).
     """
@@ -109,6 +112,7 @@ class ResidualQuantiles:
         self.by_symbol = by_symbol
         self.symbols: NDArray[np.str_] | None = None
         self.values: Array | None = None
+        self.tails: Array | None = None
 
     def fit(self, windows: Windows, standardised: Array) -> Self:
         """Learn from standardised outcomes.
@@ -120,27 +124,58 @@ class ResidualQuantiles:
         standardised : ndarray of shape (n_origins, n_horizons)
             Outcomes over their forecast scale; rows with NaN are left out.
         """
-        usable = np.isfinite(standardised).all(axis=1)
-        pooled = np.quantile(standardised[usable], LEVELS, axis=0).T
-        names, tables = [""], [pooled]
+        usable = np.asarray(np.isfinite(standardised).all(axis=1))
+        names, tables = [""], [_quantiles_and_tails(standardised[usable])]
         if self.by_symbol:
-            series = windows.series
-            for number in np.unique(series):
-                mine = usable & (series == number)
-                if mine.sum() >= self.minimum:
-                    names.append(windows.panel.symbols[number])
-                    tables.append(np.quantile(standardised[mine], LEVELS, axis=0).T)
-        self.symbols, self.values = np.array(names), np.stack(tables)
+            for part, mine in windows.by_series():
+                own = standardised[mine[usable[mine]]]
+                if len(own) >= self.minimum:
+                    names.append(windows.panel.symbols[windows.panel.series[part.start]])
+                    tables.append(_quantiles_and_tails(own))
+        self.symbols = np.array(names)
+        self.values = np.stack([quantiles for quantiles, _ in tables])
+        self.tails = np.stack([tails for _, tails in tables])
         return self
 
     def predict(self, windows: Windows) -> Array:
         """Quantiles of the standardised outcome for each origin, shape (n_origins, n_horizons, n_levels)."""
-        if self.symbols is None or self.values is None:
+        if self.values is None:
+            raise NotFittedError("residual quantiles are fitted before they are used; call fit first")
+        result: Array = self.values[self._table(windows)]
+        return result
+
+    def forecast(self, windows: Windows, scale: Array, location: Array | None = None) -> QuantileForecast:
+        """Stretch the quantiles and the tails by each origin's scale, and place them.
+
+        Parameters
+        ----------
+        windows : Windows
+        scale : ndarray of shape (n_origins, n_horizons)
+            Positive.
+        location : ndarray of shape (n_origins, n_horizons), optional
+            Zero where it is not given.
+        """
+        if self.values is None or self.tails is None:
+            raise NotFittedError("residual quantiles are fitted before they are used; call fit first")
+        table = self._table(windows)
+        place = np.zeros_like(scale) if location is None else location
+        values = place[:, :, None] + scale[:, :, None] * self.values[table]
+        low, high, variance = np.moveaxis(self.tails[table], -1, 0)
+        # No rounding may put the mean beyond a quantile inside it.
+        tails = Tails(
+            np.minimum(place + scale * low, values[:, :, 0]),
+            np.maximum(place + scale * high, values[:, :, -1]),
+            np.square(scale) * variance,
+        )
+        return QuantileForecast(values, windows.horizons, tails)
+
+    def _table(self, windows: Windows) -> NDArray[np.int64]:
+        """Which table each origin takes: that of its symbol, or the pooled one."""
+        if self.symbols is None:
             raise NotFittedError("residual quantiles are fitted before they are used; call fit first")
         place = {str(name): index for index, name in enumerate(self.symbols)}
         of_series = np.array([place.get(symbol, 0) for symbol in windows.panel.symbols])
-        result: Array = self.values[of_series[windows.series]]
-        return result
+        return of_series[windows.series]
 
     @property
     def parameters(self) -> int:
@@ -149,15 +184,34 @@ class ResidualQuantiles:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Arrays to save."""
-        if self.symbols is None or self.values is None:
+        if self.symbols is None or self.values is None or self.tails is None:
             raise NotFittedError("a model is fitted before it is saved; call fit first")
-        return {"residual_symbols": self.symbols, "residual_values": self.values}
+        return {
+            "residual_symbols": self.symbols,
+            "residual_values": self.values,
+            "residual_tails": self.tails,
+        }
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> Self:
         """Take back what `state` gave."""
         self.symbols = state["residual_symbols"].astype(np.str_)
         self.values = state["residual_values"].astype(np.float64)
+        self.tails = state["residual_tails"].astype(np.float64)
         return self
+
+
+def _quantiles_and_tails(standardised: Array) -> tuple[Array, Array]:
+    """Take the quantiles (n_horizons, n_levels), and the two tail means and the variance (n_horizons, 3)."""
+    quantiles: Array = np.quantile(standardised, LEVELS, axis=0).T
+    beyond = [
+        [
+            column[column <= levels[0]].mean(),
+            column[column >= levels[-1]].mean(),
+            column.var(),
+        ]
+        for column, levels in zip(standardised.T, quantiles, strict=True)
+    ]
+    return quantiles, np.array(beyond)
 
 
 def save_arrays(folder: Path, arrays: dict[str, NDArray[np.generic]]) -> None:

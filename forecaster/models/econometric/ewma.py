@@ -1,4 +1,4 @@
-"""Volatility models with filtered historical simulation."""
+"""EWMA volatility with filtered historical simulation."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ class EwmaForecaster:
 
     def predict(self, windows: Windows) -> QuantileForecast:
         """Scale the quantiles by each origin's volatility."""
-        values = self._scales(windows)[:, :, None] * self.residuals.predict(windows)
-        return QuantileForecast(values, windows.horizons)
+        return self.residuals.forecast(windows, self._scales(windows))
 
     def save(self, folder: Path) -> None:
         """Write the quantiles."""
