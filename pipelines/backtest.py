@@ -15,8 +15,8 @@ from forecaster.models.base import Forecaster, SeesKernels
 from forecaster.scores import row_scores, score_table
 from forecaster.significance import Champion, choose_champion, daily_losses, verdicts
 from forecaster.walkforward import Fold, FoldForecast, backtest, folds, forecast_table
-from pipelines.ingest import JobData, without
-from pipelines.results import write_quality, write_table
+from pipelines.loading import JobData, without
+from pipelines.results import write_json, write_quality, write_table
 
 __all__ = ["BacktestResult", "Progress", "backtest_job", "write_backtest"]
 
@@ -194,7 +194,7 @@ def _models(job: Job, fold_scores: pd.DataFrame, parameters: dict[str, int]) -> 
     return pd.DataFrame(rows)
 
 
-def write_backtest(result: BacktestResult, folder: Path) -> None:
+def write_backtest(job: Job, result: BacktestResult, folder: Path) -> None:
     """Write the tables of a backtest into a folder."""
     write_table(result.forecasts, folder / "forecasts.parquet")
     write_table(result.scores, folder / "scores.csv")
@@ -203,3 +203,4 @@ def write_backtest(result: BacktestResult, folder: Path) -> None:
     write_table(result.lag_weights, folder / "kernel_weights.csv")
     write_table(result.frequency_responses, folder / "kernel_responses.csv")
     write_quality(result.data.prices, folder)
+    write_json(result.data.provenance(job), folder / "provenance.json")

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from forecaster.errors import DataError, ForecasterError, JobError, ParameterError
+from forecaster.errors import JobError
+from pipelines import console
+from pipelines.cli_data import data_app
+from pipelines.console import Config, Debug, Symbols
 
 if TYPE_CHECKING:
-    from forecaster.job import Job
-    from pipelines.backtest import BacktestResult, Progress
-    from pipelines.ingest import JobData
+    from pipelines.backtest import BacktestResult
+    from pipelines.ingest import IngestResult
+    from pipelines.loading import JobData
 
 __all__ = ["app"]
-
-OK, FAILED, BAD_INPUT, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     name="forecaster",
@@ -36,108 +29,38 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-output_console = Console()
-console = Console(stderr=True)
+app.add_typer(data_app, name="data")
 
-Config = Annotated[Path, typer.Argument(help="The job file (YAML).", metavar="CONFIG")]
 Output = Annotated[Path, typer.Option("--output", help="Folder for the results.", metavar="DIR")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
-
-
-@contextmanager
-def _errors(debug: bool) -> Iterator[None]:
-    """Turn an error into one line and an exit code."""
-    # A scheduler stops a job by SIGTERM: it shall clean up as Ctrl-C does.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        _fail("interrupted; the results are as they were, nothing is half-written", INTERRUPTED, debug)
-    except (JobError, DataError, ParameterError) as error:
-        _fail(str(error), BAD_INPUT, debug)
-    except ForecasterError as error:
-        _fail(str(error), FAILED, debug)
-    except Exception as error:
-        text = f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback"
-        _fail(text, FAILED, debug)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _fail(message: str, code: int, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    sys.stdout.flush()
-    print(f"forecaster: {' '.join(message.split())}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show a progress bar on a terminal, and elsewhere a line whenever something else begins."""
-    if not console.is_terminal:
-        last = ""
-
-        def say(what: str, done: int, total: int) -> None:
-            nonlocal last
-            if what != last:
-                print(f"{what} ({done} of {total} done)", file=sys.stderr, flush=True)
-            last = what
-
-        yield say
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def tell(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield tell
-
-
-def _load(config: Path) -> Job:
-    from forecaster.job import load_job
-
-    return load_job(config)
-
-
-def _date(text: str) -> date:
-    try:
-        return datetime.strptime(text, "%Y-%m-%d").date()
-    except ValueError:
-        raise JobError(f"--as-of is a date written YYYY-MM-DD. Received: {text!r}") from None
-
-
-def _quiet() -> None:
-    """Silence the libraries' noise on a user's terminal; errors still come through."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    warnings.filterwarnings("ignore", category=FutureWarning)
+KnownAt = Annotated[
+    str | None,
+    typer.Option(
+        "--known-at",
+        help="Use what the price store knew at that time; all it knows if not given.",
+        metavar="TIME",
+    ),
+]
 
 
 def _finish(data: JobData, minimum_coverage: float) -> None:
-    """Say which symbols were left out, and end with the exit code that follows."""
+    """Say what is to be known of the prices, and end with the exit code that follows."""
     for finding in data.prices.findings:
-        if finding.code == "stopped":
-            print(f"warning: {finding.symbol}: {finding.message}", file=sys.stderr)
-    failures = data.prices.failures
-    for symbol, reason in failures.items():
-        print(f"forecaster: left out {symbol}: {reason}", file=sys.stderr)
-    if not failures:
-        return
-    if data.coverage < minimum_coverage:
+        if finding.code in ("stopped", "not-point-in-time"):
+            of = "" if finding.symbol == "*" else f"{finding.symbol}: "
+            print(f"warning: {of}{finding.message}", file=sys.stderr)
+    held = {symbol: len(rows) for symbol, rows in data.prices.quarantined.items()}
+    if held:
+        named = ", ".join(f"{symbol} {count}" for symbol, count in held.items())
+        print(f"warning: quarantined sessions, see quarantine.csv: {named}", file=sys.stderr)
+    if data.known is not None and data.known.behind:
+        behind = data.known.behind
+        worst = max(behind, key=lambda symbol: behind[symbol])
         print(
-            f"forecaster: only {data.coverage:.0%} of the symbols succeeded, below the minimum coverage of "
-            f"{minimum_coverage:.0%}",
+            f"warning: the price store is stale: last changed {data.known.mark:%Y-%m-%d %H:%M} UTC, "
+            f"{len(behind)} symbols lack sessions, {worst} {behind[worst]}; `forecaster ingest` fetches them",
             file=sys.stderr,
         )
-        raise typer.Exit(FAILED)
-    raise typer.Exit(PARTIAL)
+    console.finish(data.prices.failures, data.coverage, minimum_coverage, "left out")
 
 
 @app.command()
@@ -146,16 +69,18 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", help="Folder for the results.", metavar="DIR")
     ] = None,
+    known_at: KnownAt = None,
     debug: Debug = False,
 ) -> None:
     """Backtest every model, choose the champion, forecast what comes next, and write the report."""
-    with _errors(debug):
-        _quiet()
-        job = _load(config)
+    with console.errors(debug):
+        console.quiet()
+        job = console.load(config)
+        moment = console.parse_moment(known_at, "--known-at")
         from pipelines.run import run_job
 
-        with _progress() as progress:
-            result = run_job(job, config, output or Path(job.workspace) / job.name, progress)
+        with console.progress_bar() as progress:
+            result = run_job(job, config, output or Path(job.workspace) / job.name, progress, moment)
         _show_leaderboard(result.backtest)
         print(f"Champion: {result.backtest.champion.model}, registered as {result.registered}")
         print(f"Why: {result.backtest.champion.reason}")
@@ -164,20 +89,21 @@ def run(
 
 
 @app.command()
-def backtest(config: Config, output: Output, debug: Debug = False) -> None:
+def backtest(config: Config, output: Output, known_at: KnownAt = None, debug: Debug = False) -> None:
     """Backtest every model and write forecasts.parquet, scores.csv and the verdict."""
-    with _errors(debug):
-        _quiet()
-        job = _load(config)
+    with console.errors(debug):
+        console.quiet()
+        job = console.load(config)
+        moment = console.parse_moment(known_at, "--known-at")
         from pipelines.backtest import backtest_job, write_backtest
-        from pipelines.ingest import load_data
+        from pipelines.loading import load_data
         from pipelines.results import staged
 
-        data = load_data(job, config.parent, job.minimum_sessions)
+        data = load_data(job, config.parent, job.minimum_sessions, known_at=moment)
         with staged(output) as staging:
-            with _progress() as progress:
+            with console.progress_bar() as progress:
                 result = backtest_job(job, data, progress)
-            write_backtest(result, staging)
+            write_backtest(job, result, staging)
         _show_leaderboard(result)
         print(f"Results: {output}")
         _finish(result.data, job.minimum_coverage)
@@ -193,22 +119,79 @@ def forecast(
             "--as-of", help="The evening, YYYY-MM-DD; the last session if not given.", metavar="DATE"
         ),
     ] = None,
+    known_at: KnownAt = None,
     debug: Debug = False,
 ) -> None:
     """Fit every model on an evening and write its forecasts, from prices up to then and nothing else."""
-    with _errors(debug):
-        _quiet()
-        job = _load(config)
+    with console.errors(debug):
+        console.quiet()
+        job = console.load(config)
         from pipelines.forecast import forecast_job
 
-        evening = _date(as_of) if as_of is not None else None
-        with _progress() as progress:
-            data = forecast_job(job, config.parent, evening, output, progress)
+        evening = console.parse_date(as_of, "--as-of")
+        moment = console.parse_moment(known_at, "--known-at")
+        with console.progress_bar() as progress:
+            data = forecast_job(job, config.parent, evening, output, progress, moment)
         last = str(data.panel.calendar[-1])
         if evening is not None and last != evening.isoformat():
             print(f"forecaster: the last session up to {evening} is {last}", file=sys.stderr)
         print(f"Forecasts: {output / 'forecasts.parquet'}")
         _finish(data, job.minimum_coverage)
+
+
+@app.command()
+def ingest(
+    config: Config,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", help="Fetch every symbol from this session on, whatever is stored.", metavar="DATE"
+        ),
+    ] = None,
+    symbols: Symbols = "",
+    debug: Debug = False,
+) -> None:
+    """Fetch the prices that are missing into the price store, checked; what is fresh is left alone."""
+    with console.errors(debug, "what is stored stays, and the next ingest goes on from there"):
+        console.quiet()
+        job = console.load(config)
+        first = console.parse_date(since, "--since")
+        from pipelines.ingest import ingest_job
+
+        with console.progress_bar() as progress:
+            result = ingest_job(job, config.parent, progress, first, console.parse_symbols(symbols))
+        _show_ingest(result)
+        console.finish(result.failures, result.coverage, job.minimum_coverage, "failed")
+
+
+def _show_ingest(result: IngestResult) -> None:
+    """Print what an ingest did: a table of totals, and the symbols of which there is something to say."""
+    from rich.table import Table
+
+    from pipelines.ingest import COUNTS
+
+    fetched = len(result.symbols) - len(result.fresh) - len(set(result.failures) - set(result.counts.index))
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for title in ("symbols", "fetched", "fresh", "failed", *COUNTS):
+        table.add_column(title, justify="right")
+    totals = [len(result.symbols), fetched, len(result.fresh), len(result.failures)]
+    table.add_row(*(f"{number:,}" for number in [*totals, *result.counts[COUNTS].sum().astype(int)]))
+    print(f"Price store: {result.url}")
+    console.output_console.print(table)
+    for symbol, notice in result.notices.items():
+        print(f"{symbol}: {notice}")
+    for row in result.quarantined.head(LISTED).itertuples():
+        print(f"quarantined {row.symbol} {row.session}: {row.codes}")
+    if len(result.quarantined):
+        print(f"{len(result.quarantined)} sessions wait in quarantine: `forecaster data accept` or `reject`")
+    if len(result.restatements):
+        sessions = result.restatements.groupby("symbol")["session"].nunique()
+        named = ", ".join(f"{symbol} {count}" for symbol, count in sessions.head(LISTED).items())
+        print(f"restated sessions: {named}; `forecaster data diff` shows them")
+
+
+LISTED = 20
+"""Lines and names that are printed of a list."""
 
 
 @app.command()
@@ -220,7 +203,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write the report of finished results again; nothing is computed anew."""
-    with _errors(debug):
+    with console.errors(debug):
         from forecaster.report import write_report
 
         target = output or results / "report.html"
@@ -233,16 +216,16 @@ def report(
 @app.command()
 def validate(config: Config, debug: Debug = False) -> None:
     """Check a job file."""
-    with _errors(debug):
-        job = _load(config)
+    with console.errors(debug):
+        job = console.load(config)
         print(f"{config}: a valid job, {len(job.models)} models at {len(job.horizons)} horizons")
 
 
 @app.command()
 def explain(config: Config, debug: Debug = False) -> None:
     """Say how each convolution will be computed: execution, receptive field, parameters and cost."""
-    with _errors(debug):
-        job = _load(config)
+    with console.errors(debug):
+        job = console.load(config)
         from pipelines.explain import explain_job
 
         print(explain_job(job))
@@ -293,7 +276,7 @@ def _show_leaderboard(result: BacktestResult) -> None:
             f"{about['parameters']:,}",
             f"{about['fit_seconds']:.2f}",
         )
-    output_console.print(table)
+    console.output_console.print(table)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from forecaster.errors import JobError
-from forecaster.prices.base import LoadedPrices
+from forecaster.prices.base import PRICE_COLUMNS, LoadedPrices
 
 __all__ = ["staged", "write_json", "write_quality", "write_table"]
 
@@ -55,7 +55,7 @@ def write_json(content: dict[str, Any], path: Path) -> None:
 
 
 def write_quality(prices: LoadedPrices, folder: Path) -> None:
-    """Write ``findings.csv`` and ``failures.csv``."""
+    """Write ``findings.csv``, ``failures.csv`` and ``quarantine.csv``."""
     findings = [
         {
             "symbol": finding.symbol,
@@ -72,3 +72,7 @@ def write_quality(prices: LoadedPrices, folder: Path) -> None:
     write_table(pd.DataFrame(findings, columns=columns), folder / "findings.csv")
     failures = pd.DataFrame(list(prices.failures.items()), columns=["symbol", "reason"])
     write_table(failures, folder / "failures.csv")
+    rows = [table.reset_index().assign(symbol=symbol) for symbol, table in prices.quarantined.items()]
+    columns = ["symbol", "session", *PRICE_COLUMNS, "codes"]
+    quarantined = pd.concat(rows)[columns] if rows else pd.DataFrame(columns=columns)
+    write_table(quarantined, folder / "quarantine.csv")

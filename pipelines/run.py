@@ -17,7 +17,7 @@ from forecaster.report import write_report
 from forecaster.walkforward import latest_table
 from forecaster.windows import Panel, Windows
 from pipelines.backtest import BacktestResult, Progress, backtest_job, write_backtest
-from pipelines.ingest import JobData, load_data, recent_prices
+from pipelines.loading import JobData, load_data, recent_prices
 from pipelines.provenance import code_version
 from pipelines.results import staged, write_json, write_table
 from pipelines.train import fit_model
@@ -49,7 +49,9 @@ class RunResult:
     report: Path
 
 
-def run_job(job: Job, path: Path, output: Path, progress: Progress) -> RunResult:
+def run_job(
+    job: Job, path: Path, output: Path, progress: Progress, known_at: datetime | None = None
+) -> RunResult:
     """Run the main job from prices to report.
 
     Parameters
@@ -61,9 +63,11 @@ def run_job(job: Job, path: Path, output: Path, progress: Progress) -> RunResult
         Folder of the results; written whole or left as it was.
     progress : callable
         Told of every model and refit, and of what follows.
+    known_at : datetime, optional
+        Use what the price store knew at that time; all that it knows by default.
     """
     begin = time.perf_counter()
-    data = load_data(job, path.parent, job.minimum_sessions)
+    data = load_data(job, path.parent, job.minimum_sessions, known_at=known_at)
     # MLflow takes seconds to import; only here is it needed.
     from forecaster.tracking import Tracker
 
@@ -71,6 +75,7 @@ def run_job(job: Job, path: Path, output: Path, progress: Progress) -> RunResult
     tags = {"forecaster.job_hash": job.hash, "forecaster.code_version": code_version()}
     params = {
         "data_version": data.data_version,
+        "known_at": data.known.mark.isoformat() if data.known else "",
         "symbols": ",".join(data.panel.symbols),
         "horizons": ",".join(map(str, job.horizons)),
         "lookback": job.lookback,
@@ -82,7 +87,7 @@ def run_job(job: Job, path: Path, output: Path, progress: Progress) -> RunResult
         result = backtest_job(job, data, progress)
         steps = 5
         progress("results", 0, steps)
-        write_backtest(result, staging)
+        write_backtest(job, result, staging)
         progress("tracking", 1, steps)
         champion_run = _record(tracker, run_id, job, result, tags)
         progress(f"champion {result.champion.model}", 2, steps)
@@ -231,6 +236,7 @@ def _summary(job: Job, path: Path, result: BacktestResult, begin: float) -> dict
             "origins": int(sum(len(fold.test) for fold in result.folds)),
         },
         "data_version": result.data.data_version,
+        "data": result.data.provenance(job),
         "code_version": code_version(),
         "job_hash": job.hash,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -10,7 +10,7 @@ from forecaster.job import parse_job
 from forecaster.prices.base import LoadedPrices, content_hash
 from forecaster.windows import Panel
 from pipelines.backtest import BacktestResult, backtest_job
-from pipelines.ingest import JobData
+from pipelines.loading import JobData
 
 JOB = """
 name: planted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -21,6 +21,9 @@ __all__ = ["FilesPrices", "PricesSpec", "SamplePrices", "YahooPrices"]
 class SamplePrices(Spec):
     """Real prices that come with the installed packages."""
 
+    tolerance: ClassVar[float] = 0.0
+    """Relative difference up to which a number fetched again counts as unchanged."""
+
     kind: Literal["sample"]
     symbols: tuple[Symbol, ...] = Field(("SP500", "NASDAQ", "WTI"), min_length=1)
     """SP500, NASDAQ and WTI (from `arch`); with the extra `samples`, 20 US stocks (from `skfolio`)."""
@@ -34,6 +37,8 @@ class SamplePrices(Spec):
 
 class FilesPrices(Spec):
     """Prices from CSV or Parquet: symbol, session, open, high, low, close, volume[, dividend, split]."""
+
+    tolerance: ClassVar[float] = 0.0
 
     kind: Literal["files"]
     path: str | tuple[str, ...] = Field(min_length=1)
@@ -53,6 +58,9 @@ class FilesPrices(Spec):
 
 class YahooPrices(Spec):
     """Daily prices from Yahoo, fetched into the price store by `forecaster ingest` and read from there."""
+
+    tolerance: ClassVar[float] = 1e-6
+    """Yahoo gives prices in single precision, restated for every later split."""
 
     kind: Literal["yahoo"]
     symbols: tuple[Symbol, ...] = Field(min_length=1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ from forecaster.prices.checks import PRICE_COLUMNS, Finding, failure_reason, ins
 
 __all__ = [
     "PRICE_COLUMNS",
+    "FetchedPrices",
     "Finding",
+    "IncrementalSource",
     "LoadedPrices",
     "OffCalendar",
     "Source",
@@ -65,6 +68,52 @@ class Source(Protocol):
             If this symbol cannot be had; others may.
         SourceError
             If the source as a whole cannot be used.
+        """
+        ...
+
+
+class FetchedPrices(Protocol):
+    """What a fetch brought."""
+
+    @property
+    def prices(self) -> pd.DataFrame:
+        """A price table of the sessions that are over."""
+        ...
+
+    @property
+    def first(self) -> datetime.date:
+        """First session that was asked for."""
+        ...
+
+    @property
+    def last(self) -> datetime.date:
+        """Last session that the source has; before `first` where nothing is new."""
+        ...
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was noticed on the way; none of them an error."""
+        ...
+
+    @property
+    def first_trade(self) -> datetime.date | None:
+        """When trading began, if the source says so."""
+        ...
+
+
+@runtime_checkable
+class IncrementalSource(Source, Protocol):
+    """A source that can be asked for the last sessions alone, and that may stop answering."""
+
+    def fetch(self, symbol: str, since: datetime.date | None = None) -> FetchedPrices:
+        """Return the sessions of a symbol from `since` on; all where it is None.
+
+        Raises
+        ------
+        SymbolError
+            If this symbol cannot be had; others may.
+        SourceError
+            If the source answers no more: this symbol was not tried.
         """
         ...
 

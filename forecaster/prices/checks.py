@@ -65,7 +65,16 @@ from forecaster.prices.screening import (
 )
 from forecaster.returns import log_returns
 
-__all__ = ["PRICE_COLUMNS", "Finding", "Inspection", "Severity", "check", "failure_reason", "inspect"]
+__all__ = [
+    "IMPOSSIBLE",
+    "PRICE_COLUMNS",
+    "Finding",
+    "Inspection",
+    "Severity",
+    "check",
+    "failure_reason",
+    "inspect",
+]
 
 STALE_RUN = 10
 """Identical closes in a row from which a run is called stale."""

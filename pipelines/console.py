@@ -1,0 +1,170 @@
+"""What the commands share: exit codes, errors in one line, the progress bar, options."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from forecaster.errors import DataError, ForecasterError, JobError, ParameterError
+
+if TYPE_CHECKING:
+    from forecaster.job import Job
+    from pipelines.backtest import Progress
+
+__all__ = [
+    "BAD_INPUT",
+    "FAILED",
+    "INTERRUPTED",
+    "OK",
+    "PARTIAL",
+    "Config",
+    "Debug",
+    "Symbols",
+    "errors",
+    "finish",
+    "load",
+    "output_console",
+    "parse_date",
+    "parse_moment",
+    "parse_symbols",
+    "progress_bar",
+    "quiet",
+]
+
+OK, FAILED, BAD_INPUT, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
+
+output_console = Console()
+console = Console(stderr=True)
+
+Config = Annotated[Path, typer.Argument(help="The job file (YAML).", metavar="CONFIG")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Symbols = Annotated[str, typer.Option("--symbols", help="Some of the symbols only.", metavar="A,B")]
+
+
+@contextmanager
+def errors(
+    debug: bool, interrupted: str = "the results are as they were, nothing is half-written"
+) -> Iterator[None]:
+    """Turn an error into one line and an exit code."""
+    # A scheduler stops a job by SIGTERM: it shall clean up as Ctrl-C does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        _fail(f"interrupted; {interrupted}", INTERRUPTED, debug)
+    except (JobError, DataError, ParameterError) as error:
+        _fail(str(error), BAD_INPUT, debug)
+    except ForecasterError as error:
+        _fail(str(error), FAILED, debug)
+    except Exception as error:
+        text = f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback"
+        _fail(text, FAILED, debug)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    sys.stdout.flush()
+    print(f"forecaster: {' '.join(message.split())}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Show a progress bar on a terminal, and elsewhere a line whenever something else begins."""
+    if not console.is_terminal:
+        last = ""
+
+        def say(what: str, done: int, total: int) -> None:
+            nonlocal last
+            if what != last:
+                print(f"{what} ({done} of {total} done)", file=sys.stderr, flush=True)
+            last = what
+
+        yield say
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield tell
+
+
+def load(config: Path) -> Job:
+    """Read the job file."""
+    from forecaster.job import load_job
+
+    return load_job(config)
+
+
+def parse_date(text: str | None, option: str) -> date | None:
+    """Read a date of an option, where it is given."""
+    if text is None:
+        return None
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise JobError(f"{option} is a date written YYYY-MM-DD. Received: {text!r}") from None
+
+
+def parse_moment(text: str | None, option: str) -> datetime | None:
+    """Read a moment of an option; a date stands for its last moment, and UTC holds where no zone is said."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise JobError(
+            f"{option} is a moment written YYYY-MM-DDTHH:MM:SS+00:00 or a date. Received: {text!r}"
+        ) from None
+    if len(text) == len("YYYY-MM-DD"):
+        moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_999)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def parse_symbols(text: str) -> tuple[str, ...]:
+    """Read symbols divided by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def quiet() -> None:
+    """Silence the libraries' noise on a user's terminal; errors still come through."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def finish(failures: dict[str, str], coverage: float, minimum_coverage: float, what: str) -> None:
+    """Say which symbols failed, and end with the exit code that follows."""
+    for symbol, reason in failures.items():
+        print(f"forecaster: {what} {symbol}: {reason}", file=sys.stderr)
+    if not failures:
+        return
+    if coverage < minimum_coverage:
+        print(
+            f"forecaster: only {coverage:.0%} of the symbols succeeded, below the minimum coverage of "
+            f"{minimum_coverage:.0%}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(FAILED)
+    raise typer.Exit(PARTIAL)

@@ -1,0 +1,186 @@
+"""Look into the price store of a job, settle what is quarantined, and tidy it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+from forecaster.errors import DataError, JobError, SymbolError
+from forecaster.job import Job
+from forecaster.prices.checks import IMPOSSIBLE
+from pipelines.loading import job_calendars, open_store, sessions_since
+
+if TYPE_CHECKING:
+    from forecaster.prices.store import Compaction
+
+__all__ = [
+    "compact_data",
+    "data_diff",
+    "data_quarantine",
+    "data_status",
+    "forecasts_that_saw",
+    "issued_forecasts",
+    "settle_session",
+]
+
+ISSUED = ["symbol", "origin", "known_at"]
+
+
+def data_status(job: Job, symbols: Sequence[str] = ()) -> pd.DataFrame:
+    """State of each symbol in the store, and how far it lies behind its exchange.
+
+    Returns
+    -------
+    DataFrame indexed by symbol
+        As `PriceStore.status` gives it, and ``behind``: sessions that the exchange has finished since the
+        last one stored; missing where the calendar of the symbol is not known.
+    """
+    status = open_store(job).status()
+    wanted = tuple(symbols) or job.prices.symbols
+    if wanted:
+        status = status.reindex(pd.Index(wanted, name="symbol"))
+        status["sessions"] = status["sessions"].fillna(0).astype("int64")
+    calendars, now = job_calendars(job), datetime.now(UTC)
+    behind: dict[str, int] = {}
+    for symbol, last in status["last_session"].dropna().items():
+        name = str(symbol)
+        if calendars is not None and (job.prices.kind == "yahoo" or name in job.calendars):
+            try:
+                behind[name] = sessions_since(calendars, name, last.date(), now)
+            except SymbolError:
+                continue
+    return status.assign(behind=pd.Series(behind, dtype="Int64").reindex(status.index))
+
+
+def data_diff(
+    job: Job, since: datetime | None = None, until: datetime | None = None, symbols: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return what sources changed in history, as `PriceStore.diff` gives it; since ever by default."""
+    start = since or datetime.fromtimestamp(0, UTC)
+    return open_store(job).diff(start, until, tuple(symbols) or job.prices.symbols or None)
+
+
+def issued_forecasts(folders: Sequence[Path]) -> pd.DataFrame:
+    """Forecasts in folders of finished results, and what the store knew when they were made.
+
+    Returns
+    -------
+    DataFrame
+        ``symbol, origin, known_at, results``: one row a folder, symbol and origin.
+
+    Raises
+    ------
+    DataError
+        If a folder holds no results, or its prices came from no store.
+    """
+    parts = [pd.DataFrame(columns=[*ISSUED, "results"])]
+    for folder in folders:
+        try:
+            record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+            tables = [
+                pd.read_parquet(folder / name, columns=["symbol", "origin"])
+                for name in ("forecasts.parquet", "latest.parquet")
+                if (folder / name).exists()
+            ]
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder}: there are no finished results: {error}") from None
+        if not tables or not record.get("store"):
+            raise DataError(
+                f"{folder}: its forecasts were not made from a price store; nothing says what they saw"
+            )
+        rows = pd.concat(tables, ignore_index=True).drop_duplicates()
+        known_at = pd.Timestamp(record["store"]["known_at"])
+        parts.append(rows.assign(known_at=known_at, results=str(folder)))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def forecasts_that_saw(restatements: pd.DataFrame, issued: pd.DataFrame) -> pd.DataFrame:
+    """Find the forecasts that were made from values that were changed afterwards.
+
+    Parameters
+    ----------
+    restatements : DataFrame
+        As `PriceStore.diff` gives them.
+    issued : DataFrame
+        One row a forecast, with at least ``symbol``, ``origin`` and ``known_at`` (the ``fetched_at`` up to
+        which it knew the store, with a time zone).
+
+    Returns
+    -------
+    DataFrame
+        The rows of `issued` that saw an old value: one of a session up to the origin, accepted when it was
+        read, and not yet changed. Added are ``restated`` (how many such sessions) and ``first_restated``.
+    """
+    seen = restatements[restatements["old_status"] == "accepted"]
+    found = []
+    for symbol, forecasts in issued.groupby("symbol"):
+        changes = seen[seen["symbol"] == symbol].drop_duplicates(["session", "new_fetched_at"])
+        pairs = forecasts.reset_index(names="place").merge(changes, how="cross", suffixes=("", "_changed"))
+        pairs = pairs[
+            (pairs["session"] <= pd.to_datetime(pairs["origin"]))
+            & (pairs["old_fetched_at"] <= pairs["known_at"])
+            & (pairs["known_at"] < pairs["new_fetched_at"])
+        ]
+        sessions = pairs.groupby("place")["session"]
+        found.append(
+            forecasts.loc[sorted(pairs["place"].unique())].assign(
+                restated=sessions.nunique(), first_restated=sessions.min()
+            )
+        )
+    columns = [*issued.columns, "restated", "first_restated"]
+    return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def data_quarantine(job: Job, symbols: Sequence[str] = ()) -> pd.DataFrame:
+    """Sessions that wait for a decision, as `PriceStore.quarantine` gives them."""
+    return open_store(job).quarantine(tuple(symbols) or job.prices.symbols or None)
+
+
+def settle_session(
+    job: Job, symbol: str, session: date, decision: Literal["accept", "reject"], reason: str
+) -> bool:
+    """Accept or reject a session; tell whether that changed anything.
+
+    Raises
+    ------
+    DataError
+        If the store does not have the session, or it is to be accepted with a number that no return can be
+        taken of.
+    """
+    store = open_store(job)
+    if decision == "accept":
+        waiting = store.quarantine([symbol])
+        codes = waiting.loc[waiting["session"] == pd.Timestamp(session), "reason"].tolist()
+        impossible = [code for text in codes for code in str(text).split(",") if code in IMPOSSIBLE]
+        if impossible:
+            raise DataError(
+                f"{symbol} {session} cannot be accepted, for no return can be taken of it ({impossible[0]}); "
+                "reject it, or correct it at the source and ingest again"
+            )
+    return store.settle(symbol, session, decision, reason)
+
+
+def compact_data(job: Job, before: datetime | None, keep: Sequence[datetime]) -> Compaction:
+    """Merge the files of the store; drop what was known before a time, but for what forecasts saw.
+
+    Parameters
+    ----------
+    job : Job
+    before : datetime or None
+        What was known at any time from here on stays; None drops nothing.
+    keep : sequence of datetime
+        Times of which everything known stays: those of issued forecasts.
+
+    Raises
+    ------
+    JobError
+        If there are times to keep and nothing is to be dropped.
+    """
+    if keep and before is None:
+        raise JobError("--results says what to keep of what --before drops; give --before too, or neither")
+    return open_store(job).compact(before=before, keep=keep)

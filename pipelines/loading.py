@@ -1,0 +1,367 @@
+"""Load and check the prices of a job, from its store or its source, and lay them out as a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from forecaster.errors import DataError, SourceError, SymbolError
+from forecaster.job import Job
+from forecaster.prices.base import (
+    PRICE_COLUMNS,
+    Finding,
+    LoadedPrices,
+    OffCalendar,
+    content_hash,
+    did_you_mean,
+    load_prices,
+)
+from forecaster.windows import Panel
+
+if TYPE_CHECKING:
+    from forecaster.calendars import Calendars
+    from forecaster.prices.store import PriceStore
+
+STOPPED_AFTER = 10
+"""Sessions of the others after which a series counts as stopped."""
+
+__all__ = [
+    "JobData",
+    "Known",
+    "job_calendars",
+    "load_data",
+    "off_calendar",
+    "open_store",
+    "recent_prices",
+    "sessions_since",
+    "with_held",
+    "without",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a price store knew when it was read.
+
+    Parameters
+    ----------
+    url : str
+        Where the store lies.
+    version : int
+        Version of its table; old ones are tidied away in time.
+    mark : Timestamp
+        ``fetched_at`` of the last thing known: given as ``--known-at`` it reads the same again.
+    first_fetched : Timestamp or None
+        When the last of the symbols was first fetched: sessions before it are history as it looked then.
+    point_in_time : bool
+        Whether no session used lies before the first fetch of its symbol.
+    behind : dict of str to int
+        Sessions that the exchange has finished since the last one of the symbol; only where there are any and
+        the read is of the present.
+    """
+
+    url: str
+    version: int
+    mark: pd.Timestamp
+    first_fetched: pd.Timestamp | None
+    point_in_time: bool
+    behind: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class JobData:
+    """The prices that a job works on.
+
+    Parameters
+    ----------
+    panel : Panel
+        The usable series.
+    prices : LoadedPrices
+        Checked prices, findings and failures.
+    data_version : str
+        SHA-256 of the usable prices.
+    known : Known, optional
+        What the store knew; None where the source was read directly.
+    """
+
+    panel: Panel
+    prices: LoadedPrices
+    data_version: str
+    known: Known | None = None
+
+    @property
+    def coverage(self) -> float:
+        """Share of the symbols that can be used."""
+        return len(self.prices.frames) / (len(self.prices.frames) + len(self.prices.failures))
+
+    def provenance(self, job: Job) -> dict[str, Any]:
+        """Say which prices these are, for the record of a result."""
+        record: dict[str, Any] = {
+            "job": job.name,
+            "job_hash": job.hash,
+            "data_version": self.data_version,
+            "first_session": str(self.panel.calendar[0]),
+            "last_session": str(self.panel.calendar[-1]),
+            "quarantined": sum(len(rows) for rows in self.prices.quarantined.values()),
+            "store": None,
+        }
+        if self.known is not None:
+            record["store"] = {
+                "url": self.known.url,
+                "version": self.known.version,
+                "known_at": self.known.mark.isoformat(),
+                "first_fetched": self.known.first_fetched and self.known.first_fetched.isoformat(),
+                "point_in_time": self.known.point_in_time,
+                "sessions_behind": max(self.known.behind.values(), default=0),
+            }
+        return record
+
+
+def open_store(job: Job) -> PriceStore:
+    """Open the price store of a job.
+
+    Raises
+    ------
+    SourceError
+        If the job has none.
+    """
+    if job.store_url is None:
+        raise SourceError(
+            f"the job {job.name} has no price store; name one, for example `store: {job.workspace}/prices`"
+        )
+    from forecaster.prices.store import PriceStore
+
+    return PriceStore(job.store_url)
+
+
+def job_calendars(job: Job) -> Calendars | None:
+    """Make the calendars of a job; None where those of its symbols are not known.
+
+    Symbols of files and samples are not spelled as Yahoo does, so only those count that the job names.
+    """
+    if job.prices.kind != "yahoo" and not job.calendars:
+        return None
+    from forecaster.calendars import Calendars
+
+    return Calendars(job.calendars)
+
+
+def off_calendar(job: Job, calendars: Calendars | None) -> OffCalendar | None:
+    """Make what compares dates with the calendars of a job."""
+    if calendars is None:
+        return None
+    known = None if job.prices.kind == "yahoo" else frozenset(job.calendars)
+
+    def compare(symbol: str, sessions: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex] | None:
+        return calendars.missing_and_extra(symbol, sessions) if known is None or symbol in known else None
+
+    return compare
+
+
+def load_data(
+    job: Job,
+    folder: Path,
+    minimum_sessions: int,
+    as_of: date | None = None,
+    known_at: datetime | None = None,
+) -> JobData:
+    """Load and check the prices of a job: from its store, where it has one, and else from its source.
+
+    Parameters
+    ----------
+    job : Job
+    folder : Path
+        Folder of the job file, which paths in it are relative to.
+    minimum_sessions : int
+        Sessions with a close that each symbol needs.
+    as_of : date, optional
+        Forget every session after it, as if it were that evening.
+    known_at : datetime, optional
+        Read what the store knew at that time, with a time zone; all that it knows by default.
+
+    Raises
+    ------
+    DataError
+        If the source or the store, or every symbol of it, cannot be used.
+    SourceError
+        If `known_at` is given and the job has no store.
+    """
+    known = None
+    if job.store_url is not None:
+        prices, known = _load_stored(job, minimum_sessions, as_of, known_at)
+    elif known_at is not None:
+        raise SourceError(
+            f"--known-at asks a price store what it knew, and the job {job.name} has none; name a `store`"
+        )
+    else:
+        source = job.source(folder, as_of)
+        prices = load_prices(source, (), minimum_sessions, off_calendar(job, job_calendars(job)))
+    if not prices.frames:
+        raise _nothing_usable(prices.failures, as_of)
+    panel = Panel.from_prices(prices.frames, job.returns)
+    findings = prices.findings + _stopped(panel)
+    if known is not None and not known.point_in_time:
+        findings += (_not_point_in_time(panel, known),)
+    return JobData(panel, replace(prices, findings=findings), content_hash(prices.frames), known)
+
+
+class _Stored:
+    """Prices that were read from a store, as a source."""
+
+    def __init__(self, tables: dict[str, pd.DataFrame], names: Sequence[str], place: str) -> None:
+        self._tables, self._names, self._place = tables, tuple(names), place
+
+    def symbols(self) -> tuple[str, ...]:
+        return self._names
+
+    def load(self, symbol: str) -> pd.DataFrame:
+        if symbol not in self._tables:
+            raise SymbolError(
+                symbol,
+                f"the price store {self._place} had no session of it{did_you_mean(symbol, self._tables)}; "
+                "`forecaster ingest` fetches what is missing",
+            )
+        return self._tables[symbol]
+
+
+def _load_stored(
+    job: Job, minimum_sessions: int, as_of: date | None, known_at: datetime | None
+) -> tuple[LoadedPrices, Known]:
+    store = open_store(job)
+    wanted = job.prices.symbols or None
+    stored = store.read(wanted, as_of=as_of, known_at=known_at)
+    held = store.quarantine(wanted)
+    if as_of is not None:
+        held = held[held["session"] <= pd.Timestamp(as_of)]
+    if known_at is not None:
+        held = held[held["fetched_at"] <= pd.Timestamp(known_at)]
+    tables, settled = with_held(stored.frames, held)
+    names = tuple(wanted or sorted(tables))
+    calendars = job_calendars(job)
+    compare = off_calendar(job, calendars)
+    prices = load_prices(_Stored(tables, names, store.url), names, minimum_sessions, compare, settled)
+    first = {
+        symbol: stored.first_fetched[symbol] for symbol in prices.frames if symbol in stored.first_fetched
+    }
+    early = [
+        symbol for symbol, moment in first.items() if prices.frames[symbol].index[0].date() < moment.date()
+    ]
+    behind: dict[str, int] = {}
+    if as_of is None and known_at is None and calendars is not None:
+        now = datetime.now(UTC)
+        for symbol, frame in prices.frames.items():
+            if job.prices.kind == "yahoo" or symbol in job.calendars:
+                missed = sessions_since(calendars, symbol, frame.index[-1].date(), now)
+                behind |= {symbol: missed} if missed else {}
+    known = Known(
+        url=store.url,
+        version=stored.version,
+        mark=stored.mark,
+        first_fetched=max(first.values()) if first else None,
+        point_in_time=not early,
+        behind=behind,
+    )
+    return prices, known
+
+
+def with_held(
+    frames: dict[str, pd.DataFrame], held: pd.DataFrame
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.Series[str]]]:
+    """Put the rows that are held back among the accepted ones, and say which are which.
+
+    Parameters
+    ----------
+    frames : dict of str to DataFrame
+        Accepted rows of each symbol, as `PriceStore.read` gives them.
+    held : DataFrame
+        Other rows, as `PriceStore.quarantine` gives them.
+
+    Returns
+    -------
+    tables : dict of str to DataFrame
+        All rows of each symbol, sorted.
+    settled : dict of str to Series of str
+        For each of them the codes for which it is held back; empty where it is accepted.
+    """
+    tables: dict[str, pd.DataFrame] = {}
+    settled: dict[str, pd.Series[str]] = {}
+    waiting = {str(symbol): rows for symbol, rows in held.groupby("symbol")}
+    for symbol in sorted({*frames, *waiting}):
+        parts = [frames[symbol]] if symbol in frames else []
+        codes = [pd.Series("", index=part.index, dtype=object) for part in parts]
+        if symbol in waiting:
+            rows = waiting[symbol].set_index("session")
+            parts.append(rows[list(PRICE_COLUMNS)])
+            codes.append(rows["reason"].astype(object))
+        tables[symbol] = pd.concat(parts).sort_index(kind="stable") if len(parts) > 1 else parts[0]
+        settled[symbol] = pd.concat(codes) if len(codes) > 1 else codes[0]
+    return tables, settled
+
+
+def sessions_since(calendars: Calendars, symbol: str, last: date, now: datetime) -> int:
+    """Count the sessions that an exchange has finished since one, by now."""
+    finished = calendars.last_finished_session(symbol, now)
+    if finished <= last:
+        return 0
+    missing, _ = calendars.missing_and_extra(symbol, pd.DatetimeIndex([last, finished]))
+    return len(missing) + 1
+
+
+def _not_point_in_time(panel: Panel, known: Known) -> Finding:
+    first = known.first_fetched
+    return Finding(
+        "*", "not-point-in-time", "info", len(panel.calendar), date.fromisoformat(str(panel.calendar[0])),
+        f"sessions before the first fetch (the last symbol's on {first and first.date()}) are history as it "
+        "looked then, with later restatements in it",
+        "used as given; a backtest over them is not point-in-time",
+    )  # fmt: skip
+
+
+def _stopped(panel: Panel) -> tuple[Finding, ...]:
+    """Find series that end well before the others: a forecast from their last session is an old one."""
+    findings = []
+    for symbol, row in zip(panel.symbols, panel.last_rows(), strict=True):
+        last = panel.sessions[row]
+        behind = int((panel.calendar > last).sum())
+        if behind > STOPPED_AFTER:
+            message = f"its last session is {last}, {behind} sessions before the last of the others"
+            findings.append(
+                Finding(symbol, "stopped", "warning", behind, date.fromisoformat(str(last)), message, "kept")
+            )
+    return tuple(findings)
+
+
+def _nothing_usable(failures: dict[str, str], as_of: date | None = None) -> DataError:
+    reasons = "; ".join(f"{symbol}: {reason}" for symbol, reason in failures.items())
+    return DataError(f"no symbol can be used: {reasons or f'there are no prices up to {as_of}'}")
+
+
+def without(data: JobData, failures: dict[str, str]) -> JobData:
+    """Leave further symbols out, by name and with the reason."""
+    if not failures:
+        return data
+    frames = {symbol: frame for symbol, frame in data.prices.frames.items() if symbol not in failures}
+    if not frames:
+        raise _nothing_usable(failures)
+    prices = replace(data.prices, frames=frames, failures=data.prices.failures | failures)
+    return JobData(data.panel.select(tuple(frames)), prices, content_hash(frames), data.known)
+
+
+def recent_prices(panel: Panel, sessions: int) -> pd.DataFrame:
+    """Last closes of each symbol: ``symbol, session, close``."""
+    rows = np.concatenate(
+        [np.arange(max(part.start, part.stop - sessions), part.stop) for part in panel.parts]
+    )
+    return pd.DataFrame(
+        {
+            "symbol": np.array(panel.symbols, dtype=object)[panel.series[rows]],
+            "session": panel.sessions[rows].astype("datetime64[ms]"),
+            "close": panel.closes[rows],
+        }
+    )
