@@ -31,7 +31,8 @@ def date(text: str) -> datetime.date:
         ("TCS.NS", "XBOM"), ("TCS.BO", "XBOM"), ("VALE3.SA", "BVMF"), ("005930.KS", "XKRX"),
         ("NESN.SW", "XSWX"), ("ENI.MI", "XMIL"), ("ASML.AS", "XAMS"), ("VOLV-B.ST", "XSTO"),
         ("^GSPC", "XNYS"), ("^N225", "XTKS"), ("^TA125.TA", "XTAE"), ("CL=F", "CMES"),
-        ("KC=F", "IEPA"), ("EURUSD=X", "24/5"), ("BTC-USD", "24/7"), ("ETH-BTC", "24/7"), ("DX-Y.NYB", "IEPA"),
+        ("KC=F", "IEPA"), ("EURUSD=X", "24/5"), ("BTC-USD", "24/7"), ("ETH-BTC", "24/7"),
+        ("DX-Y.NYB", "IEPA"),
     ],
 )  # fmt: skip
 def test_the_spelling_of_a_symbol_says_where_it_trades(symbol: str, name: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,10 @@ _OVERLAP: Final = datetime.timedelta(days=15)
 _AHEAD: Final = datetime.timedelta(days=8)
 # Asked for beyond today, so that a split that takes effect next is seen.
 _STOPPED: Final = datetime.timedelta(days=14)
+
+_ROUND_THE_CLOCK: Final = frozenset({"24/5", "24/7"})
+_NEAR: Final = datetime.timedelta(hours=3)
+# Between the zones of a calendar and of Yahoo: futures of Chicago are in New York's time, for example.
 
 _GONE: Final = "delisted, suspended or renamed; remove it or name its successor"
 
@@ -192,7 +197,7 @@ class YahooSource:
         SymbolError
             If Yahoo does not know the symbol, has no prices of it, answers with another one, or gave no
             usable answer in all attempts; if a split was announced that no bar follows yet; or if the
-            calendar of the symbol is not known.
+            calendar of the symbol is not known or lies in another part of the world.
         SourceError
             If the source has stopped; this symbol was not tried.
         """
@@ -208,7 +213,21 @@ class YahooSource:
                     f"Yahoo is not asked any more: {self._stopped}; {symbol} was not tried, try again later"
                 )
             frame, chart = self._ask(symbol, since)
+        self._agree(symbol, now, str((chart.get("meta") or {}).get("exchangeTimezoneName")))
         return _read(symbol, since, finished, frame, chart)
+
+    def _agree(self, symbol: str, now: datetime.datetime, time_zone: str) -> None:
+        """See that the calendar is that of the exchange: another's would let an unfinished bar through."""
+        name = self._calendars.name(symbol)
+        ours = now.astimezone(ZoneInfo(self._calendars.time_zone(symbol))).utcoffset()
+        theirs = now.astimezone(ZoneInfo(time_zone)).utcoffset()
+        if name in _ROUND_THE_CLOCK or ours is None or theirs is None or abs(ours - theirs) <= _NEAR:
+            return
+        raise SymbolError(
+            symbol,
+            f"Yahoo places the exchange in {time_zone}, the calendar {name} lies elsewhere; name the "
+            f"calendar in the job, for example `calendars: {{{symbol}: 24/5}}`",
+        )
 
     def _ask(self, symbol: str, since: datetime.date | None) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Have yfinance ask Yahoo, and turn whatever goes wrong into an error that says what."""
