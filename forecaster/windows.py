@@ -381,7 +381,7 @@ class Windows:
         ndarray of shape (n_origins, length, n_channels), float32
             Gathered from a strided view of the panel; the newest session is last.
         """
-        self._require_history(length)
+        self.require_history(length)
         view = np.lib.stride_tricks.sliding_window_view(self.panel.channels, length, axis=0)
         return view[self.rows - length + 1].transpose(0, 2, 1)
 
@@ -400,7 +400,7 @@ class Windows:
             its own day. Read only: where the origins follow each other, as those of one series do, it is a
             strided view of the panel, of no size of its own; else it is gathered, once.
         """
-        self._require_history(length)
+        self.require_history(length)
         view = np.lib.stride_tricks.sliding_window_view(self.panel.channels[:, 0], length)
         first = self.rows - length + 1
         if not len(first) or not (np.diff(first) == 1).all():
@@ -409,7 +409,8 @@ class Windows:
             return gathered
         return view[first[0] : first[-1] + 1]
 
-    def _require_history(self, length: int) -> None:
+    def require_history(self, length: int) -> None:
+        """Refuse origins that have fewer than ``length`` sessions up to them, with a `ParameterError`."""
         short = self.panel.positions[self.rows] < length - 1
         if short.any():
             raise ParameterError(

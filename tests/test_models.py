@@ -30,8 +30,12 @@ STRATEGIES = {
     "spectrogram": "{kind: spectrogram, segment: 8}",
     "control": "{kind: control, rows: 3}",
 }
-LIGHT = {kind: f"{{kind: {kind}}}" for kind in ("zero", "historical", "ewma_fhs", "ridge")} | {
-    "boosting": "{kind: boosting, iterations: 10}"
+LIGHT = {
+    kind: f"{{kind: {kind}}}"
+    for kind in ("zero", "historical", "ewma_fhs", "ridge", "quantile_regression", "mlp_sklearn")
+} | {
+    "boosting": "{kind: boosting, iterations: 10}",
+    "random_kernels": "{kind: random_kernels, kernels: 84}",
 }
 DEEP = {
     f"convolution_{name}": f"{{kind: convolution, strategy: {strategy}, {TRAINING}}}"

@@ -11,7 +11,7 @@ from forecaster.job.base import ModelSpec
 if TYPE_CHECKING:
     from forecaster.models.base import Forecaster
 
-__all__ = ["BoostingModel", "RidgeModel"]
+__all__ = ["BoostingModel", "MlpModel", "QuantileRegressionModel", "RandomKernelsModel", "RidgeModel"]
 
 
 class RidgeModel(ModelSpec):
@@ -64,3 +64,76 @@ class BoostingModel(ModelSpec):
         from forecaster.models.learned import BoostingForecaster
 
         return BoostingForecaster(self.iterations, self.learning_rate, self.leaves, seed)
+
+
+class QuantileRegressionModel(ModelSpec):
+    """Linear quantile regression of the scaled return on HAR features and its lags, level by level."""
+
+    complexity: ClassVar[int] = 3
+
+    kind: Literal["quantile_regression"]
+    lags: PositiveInt = 5
+    """Scaled daily returns that serve as inputs beside the HAR features."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"linear quantile regression on HAR features and {self.lags} lags"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return self.lags
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.learned import QuantileRegressionForecaster
+
+        return QuantileRegressionForecaster(self.lags)
+
+
+class MlpModel(ModelSpec):
+    """A perceptron of scikit-learn for the scale on HAR features, with residual quantiles."""
+
+    complexity: ClassVar[int] = 4
+
+    kind: Literal["mlp_sklearn"]
+    units: PositiveInt = 32
+    """Units of the hidden layer."""
+    epochs: PositiveInt = 8
+    """Passes over the training origins."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"perceptron of scikit-learn of the scale, {self.units} hidden units"
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.learned import MlpForecaster
+
+        return MlpForecaster(self.units, self.epochs, seed)
+
+
+class RandomKernelsModel(ModelSpec):
+    """Ridge regression of the scale on random convolution kernels beside HAR features, residual quantiles."""
+
+    complexity: ClassVar[int] = 4
+
+    kind: Literal["random_kernels"]
+    kernels: PositiveInt = 336
+    """Random kernels of nine taps."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"ridge of the scale on {self.kernels} random kernels and HAR features"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself: the lookback, or the nine of the shortest kernel."""
+        return max(lookback, 9)
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.learned import RandomKernelForecaster
+
+        return RandomKernelForecaster(self.kernels, lookback, seed)

@@ -13,7 +13,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from forecaster.job.base import Date, Name, Share, Spec, Symbol, Text, nearest
 from forecaster.job.convolution import ConvolutionModel
 from forecaster.job.econometric import EwmaModel
-from forecaster.job.learned import BoostingModel, RidgeModel
+from forecaster.job.learned import (
+    BoostingModel,
+    MlpModel,
+    QuantileRegressionModel,
+    RandomKernelsModel,
+    RidgeModel,
+)
 from forecaster.job.naive import HistoricalModel, ZeroModel
 from forecaster.job.prices import PricesSpec, YahooPrices
 
@@ -23,7 +29,15 @@ if TYPE_CHECKING:
 __all__ = ["AnyModel", "Backtest", "Job"]
 
 AnyModel = Annotated[
-    ZeroModel | HistoricalModel | EwmaModel | RidgeModel | BoostingModel | ConvolutionModel,
+    ZeroModel
+    | HistoricalModel
+    | EwmaModel
+    | RidgeModel
+    | QuantileRegressionModel
+    | BoostingModel
+    | MlpModel
+    | RandomKernelsModel
+    | ConvolutionModel,
     Field(discriminator="kind"),
 ]
 

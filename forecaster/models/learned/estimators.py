@@ -1,7 +1,8 @@
-"""scikit-learn models on lags and HAR features, made into distributions by their own residuals."""
+"""Estimators of scikit-learn on lags and HAR features."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,71 +11,25 @@ import skops.io
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.linear_model import Ridge
 from sklearn.multioutput import MultiOutputRegressor
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from forecaster.errors import NotFittedError
 from forecaster.features import CLIP
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
+from forecaster.models.learned.blocks import SCALE_FLOOR, out_of_sample
 from forecaster.quantiles import QuantileForecast
 from forecaster.windows import Windows
 
-__all__ = ["BoostingForecaster", "RidgeForecaster", "out_of_sample"]
+__all__ = ["BoostingForecaster", "MlpForecaster", "RidgeForecaster"]
 
 Array = NDArray[np.float64]
 
 ESTIMATOR = "estimator.skops"
-BLOCKS = 4
-"""Blocks of consecutive sessions in which residuals are made out of sample."""
-
-SCALE_FLOOR = 0.25
-"""Smallest forecast scale, as a share of the EWMA one."""
-
-
-def out_of_sample(estimator: Any, inputs: NDArray[np.float32], outcomes: Array, windows: Windows) -> Array:
-    """Predict each training origin by an estimator that was fitted on other blocks of sessions.
-
-    The origins are cut into `BLOCKS` blocks of consecutive sessions. Each block is predicted from the rest
-    without the origins whose outcomes, or whose own outcomes, overlap with it: residuals made on the rows
-    that a flexible model was fitted on are too narrow.
-
-    Parameters
-    ----------
-    estimator : scikit-learn regressor
-        Cloned for each block.
-    inputs : ndarray of shape (n_origins, n_features)
-    outcomes : ndarray of shape (n_origins, n_horizons)
-    windows : Windows
-        The training origins.
-
-    Returns
-    -------
-    ndarray of shape (n_origins, n_horizons)
-        NaN where a block has nothing else to learn from.
-    """
-    predicted = np.full_like(outcomes, np.nan)
-    calendar = windows.panel.calendar
-    place = np.searchsorted(calendar, windows.sessions)
-    # A series that misses sessions reaches further along the calendar than h sessions of it.
-    reach = 2 * max(windows.horizons)
-    for block in np.array_split(np.unique(place), BLOCKS):
-        if not block.size:
-            continue
-        inside = (place >= block[0]) & (place <= block[-1])
-        apart = (place < block[0] - reach) | (place > block[-1] + reach)
-        if apart.sum() >= ResidualQuantiles.minimum:
-            fitted = _fit(estimator, inputs[apart], outcomes[apart])
-            predicted[inside] = fitted.predict(inputs[inside]).reshape(-1, outcomes.shape[1])
-    return predicted
-
-
-def _fit(estimator: Any, inputs: NDArray[np.float32], outcomes: Array) -> Any:
-    """Fit a copy on one thread: more gain nothing here, and wait for each other on a busy machine."""
-    with threadpool_limits(limits=1):
-        return clone(estimator).fit(inputs, outcomes)
 
 
 class _ScikitLearnForecaster:
@@ -100,8 +55,13 @@ class _ScikitLearnForecaster:
         """Fit the estimator on all origins, and the residual quantiles on out-of-sample residuals."""
         standardised = known_targets(windows) / windows.scales
         inputs, outcomes = self._inputs(windows), self._outcomes(standardised)
-        self.fitted = _fit(self.estimator, inputs, outcomes)
-        location, scale = self._location_and_scale(out_of_sample(self.estimator, inputs, outcomes, windows))
+        with warnings.catch_warnings():
+            # A fixed number of passes is the rule here, not a failure to converge; one horizon is a column.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.simplefilter("ignore", DataConversionWarning)
+            self.fitted = clone(self.estimator).fit(inputs, outcomes)
+            predicted = out_of_sample(self.estimator, inputs, outcomes, windows)
+        location, scale = self._location_and_scale(predicted)
         residuals = (standardised - location) / scale
         if not np.isfinite(residuals).all(axis=1).sum() >= ResidualQuantiles.minimum:
             # Too few origins to hold any out: the residuals of the fit itself are all there is.
@@ -117,8 +77,7 @@ class _ScikitLearnForecaster:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
         predicted = self.fitted.predict(self._inputs(windows)).reshape(len(windows), len(windows.horizons))
         location, scale = self._location_and_scale(predicted)
-        standardised = location[:, :, None] + scale[:, :, None] * self.residuals.predict(windows)
-        return QuantileForecast(windows.scales[:, :, None] * standardised, windows.horizons)
+        return self.residuals.forecast(windows, windows.scales * scale, windows.scales * location)
 
     def save(self, folder: Path) -> None:
         """Write the estimator in the format of skops, and the residual quantiles."""
@@ -144,6 +103,7 @@ TRUSTED = frozenset(
         "sklearn._loss._loss.CyHalfPoissonLoss",
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     }
 )
 """Types of scikit-learn, beyond those that skops trusts by itself, that the models here are made of."""
@@ -174,7 +134,7 @@ class RidgeForecaster(_ScikitLearnForecaster):
         return int(coefficients) + self.residuals.parameters
 
     def _inputs(self, windows: Windows) -> NDArray[np.float32]:
-        return windows.sequences(self.lags)[:, :, 0]
+        return windows.lags(self.lags)
 
     def _outcomes(self, standardised: Array) -> Array:
         return np.clip(standardised, -CLIP, CLIP)
@@ -183,7 +143,20 @@ class RidgeForecaster(_ScikitLearnForecaster):
         return predicted, np.ones_like(predicted)
 
 
-class BoostingForecaster(_ScikitLearnForecaster):
+class _ScaleForecaster(_ScikitLearnForecaster):
+    """A model of the scale: the size of the coming return over the EWMA scale, on HAR features."""
+
+    def _inputs(self, windows: Windows) -> NDArray[np.float32]:
+        return windows.panel.har_features[windows.rows]
+
+    def _outcomes(self, standardised: Array) -> Array:
+        return np.minimum(np.abs(standardised), CLIP)
+
+    def _location_and_scale(self, predicted: Array) -> tuple[Array, Array]:
+        return np.zeros_like(predicted), np.clip(predicted, SCALE_FLOOR, CLIP)
+
+
+class BoostingForecaster(_ScaleForecaster):
     """Histogram gradient boosting of the size of the scaled return on HAR features: a model of the scale.
 
     Parameters
@@ -224,11 +197,41 @@ class BoostingForecaster(_ScikitLearnForecaster):
         ]
         return int(sum(tree.get_n_leaf_nodes() for tree in predictors)) + self.residuals.parameters
 
-    def _inputs(self, windows: Windows) -> NDArray[np.float32]:
-        return windows.panel.har_features[windows.rows]
 
-    def _outcomes(self, standardised: Array) -> Array:
-        return np.minimum(np.abs(standardised), CLIP)
+class MlpForecaster(_ScaleForecaster):
+    """A perceptron of one hidden layer for the log of the scale, on HAR features.
 
-    def _location_and_scale(self, predicted: Array) -> tuple[Array, Array]:
-        return np.zeros_like(predicted), np.maximum(predicted, SCALE_FLOOR)
+    Fitted by Adam to the Poisson deviance, whose link is the logarithm and whose minimum is the mean size.
+    Inputs are held within the range of the training rows.
+
+    Parameters
+    ----------
+    units : int
+        Units of the hidden layer.
+    epochs : int
+        Passes over the training origins. There is no early stopping, whose random split would leak over
+        overlapping horizons.
+    seed : int
+        Seed of the weights and of the order of the origins.
+    """
+
+    def __init__(self, units: int = 32, epochs: int = 8, seed: int = 0) -> None:
+        super().__init__()
+        network = MLPRegressor(
+            loss="poisson",
+            hidden_layer_sizes=(units,),
+            learning_rate_init=2e-3,
+            max_iter=epochs,
+            n_iter_no_change=epochs,
+            random_state=seed,
+        )
+        self.estimator = make_pipeline(MinMaxScaler(clip=True), StandardScaler(), network)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights and quantiles."""
+        if self.fitted is None:
+            return self.residuals.parameters
+        network = self.fitted[-1]
+        weights = sum(part.size for part in (*network.coefs_, *network.intercepts_))
+        return int(weights) + self.residuals.parameters
