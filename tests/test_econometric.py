@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from planted import prices
 
 from forecaster import features
-from forecaster.errors import NotFittedError
+from forecaster.errors import JobError, NotFittedError
+from forecaster.job import parse_job
 from forecaster.models.base import ResidualQuantiles
 from forecaster.models.econometric import EwmaForecaster, GarchForecaster, HarxForecaster
 from forecaster.models.econometric import garch as garch_module
@@ -261,8 +262,8 @@ def test_what_is_known_is_what_closed_by_the_last_training_outcome(embargo: int)
     assert last_known(train(WHOLE, embargo)) == WHOLE.calendar[530 - embargo]
 
 
-@pytest.mark.parametrize("window", [0, 300])
-def test_estimates_are_of_the_returns_up_to_the_refit(window: int) -> None:
+@pytest.mark.parametrize("window", [None, 300])
+def test_estimates_are_of_the_returns_up_to_the_refit(window: int | None) -> None:
     model = GarchForecaster(window=window).fit(train(WHOLE))
     for number, part in enumerate(WHOLE.parts):
         past = WHOLE.returns[part][WHOLE.sessions[part] <= REFIT]
@@ -532,3 +533,41 @@ def test_ewma_states_its_tails(tmp_path: Path) -> None:
     again = EwmaForecaster(by_symbol=False).load(tmp_path).predict(origins(WHOLE))
     assert again.tails is not None
     assert again.tails.low.tobytes() == forecast.tails.low.tobytes()
+
+
+# Settings
+
+
+def job(model: str) -> str:
+    return f"name: t\nprices: {{kind: sample}}\nbacktest: {{start: 2004-01-01}}\nmodels: [{model}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{kind: garch_t_fhs}", (False, True, None)),
+        ("{kind: gjr_t_fhs}", (True, True, None)),
+        ("{kind: gjr_t_fhs, residuals: pooled}", (True, False, None)),
+        ("{kind: gjr_t_fhs, name: gjr_t_rolling_fhs, window: 1500}", (True, True, 1500)),
+    ],
+)
+def test_a_job_makes_the_garch_model_it_describes(text: str, expected: tuple[bool, bool, int | None]) -> None:
+    spec = parse_job(job(text), "t").models[0]
+    model = spec.build(32, 1)
+    assert isinstance(model, GarchForecaster)
+    assert (model.asymmetric, model.residuals.by_symbol, model.window) == expected
+    assert spec.history(32) == 250
+    assert ("pooled" in spec.description) is not expected[1]
+
+
+def test_a_job_makes_harx_and_lin() -> None:
+    harx, lin = (parse_job(job(f"{{kind: {kind}}}"), "t").models[0] for kind in ("harx_fhs", "lin"))
+    assert isinstance(one := harx.build(32, 1), HarxForecaster)
+    assert isinstance(other := lin.build(32, 1), HarxForecaster)
+    assert (one.cross_section, one.target) == (False, "total")
+    assert (other.cross_section, other.target) == (True, "daily")
+
+
+def test_a_window_too_short_for_a_fit_is_refused() -> None:
+    with pytest.raises(JobError, match=r"models\[0\]\.window: .* greater than or equal to 250.* '100'$"):
+        parse_job(job("{kind: gjr_t_fhs, window: 100}"), "t")

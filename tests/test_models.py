@@ -32,7 +32,18 @@ STRATEGIES = {
 }
 LIGHT = {
     kind: f"{{kind: {kind}}}"
-    for kind in ("zero", "historical", "ewma_fhs", "ridge", "quantile_regression", "mlp_sklearn")
+    for kind in (
+        "zero",
+        "historical",
+        "ewma_fhs",
+        "garch_t_fhs",
+        "gjr_t_fhs",
+        "harx_fhs",
+        "lin",
+        "ridge",
+        "quantile_regression",
+        "mlp_sklearn",
+    )
 } | {
     "boosting": "{kind: boosting, iterations: 10}",
     "random_kernels": "{kind: random_kernels, kernels: 84}",

@@ -11,7 +11,10 @@ from forecaster.job.base import ModelSpec
 if TYPE_CHECKING:
     from forecaster.models.base import Forecaster
 
-__all__ = ["EwmaModel"]
+__all__ = ["EwmaModel", "GarchModel", "GjrModel", "HarxModel", "LinModel"]
+
+YEAR = 250
+"""Sessions that the longest mean of HARX, and a GARCH fit, look back on."""
 
 
 class EwmaModel(ModelSpec):
@@ -35,3 +38,103 @@ class EwmaModel(ModelSpec):
         from forecaster.models.econometric import EwmaForecaster
 
         return EwmaForecaster(self.decay, by_symbol=self.residuals == "symbol")
+
+
+class _GarchSettings(ModelSpec):
+    """What the GARCH models share."""
+
+    complexity: ClassVar[int] = 3
+
+    residuals: Literal["symbol", "pooled"] = "symbol"
+    """Whether each symbol has residual quantiles of its own."""
+    window: int | None = Field(None, ge=YEAR)
+    """Estimate on the last so many returns of a symbol; on all of them where not given."""
+
+    @property
+    def _about(self) -> str:
+        span = f"last {self.window:,} returns" if self.window else "all past returns"
+        return f"{span}, {self.residuals} residuals"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return YEAR
+
+
+class GarchModel(_GarchSettings):
+    """GARCH(1,1) volatility with Student t shocks, with filtered historical simulation."""
+
+    kind: Literal["garch_t_fhs"]
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"GARCH-t volatility on {self._about}"
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.econometric import GarchForecaster
+
+        return GarchForecaster(False, self.residuals == "symbol", self.window)
+
+
+class GjrModel(_GarchSettings):
+    """GJR-GARCH(1,1,1) volatility, in which losses weigh more, with filtered historical simulation."""
+
+    kind: Literal["gjr_t_fhs"]
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"GJR-GARCH-t volatility on {self._about}"
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.econometric import GarchForecaster
+
+        return GarchForecaster(True, self.residuals == "symbol", self.window)
+
+
+class HarxModel(ModelSpec):
+    """Pooled regression of the size of the return on past sizes, losses, the market and GJR volatility."""
+
+    complexity: ClassVar[int] = 3
+
+    kind: Literal["harx_fhs"]
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return "HAR of absolute returns with leverage, market and GJR, pooled residuals"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return YEAR
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.econometric import HarxForecaster
+
+        return HarxForecaster()
+
+
+class LinModel(ModelSpec):
+    """HARX with the cross-section of all symbols, fitted to the mean size of the coming daily returns."""
+
+    complexity: ClassVar[int] = 3
+
+    kind: Literal["lin"]
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return "HARX and the cross-section, fitted to mean daily sizes, pooled residuals"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return YEAR
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.econometric import HarxForecaster
+
+        return HarxForecaster(cross_section=True, target="daily")

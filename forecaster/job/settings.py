@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from forecaster.job.base import Date, Name, Share, Spec, Symbol, Text, nearest
 from forecaster.job.convolution import ConvolutionModel
-from forecaster.job.econometric import EwmaModel
+from forecaster.job.econometric import EwmaModel, GarchModel, GjrModel, HarxModel, LinModel
 from forecaster.job.learned import (
     BoostingModel,
     MlpModel,
@@ -32,6 +32,10 @@ AnyModel = Annotated[
     ZeroModel
     | HistoricalModel
     | EwmaModel
+    | GarchModel
+    | GjrModel
+    | HarxModel
+    | LinModel
     | RidgeModel
     | QuantileRegressionModel
     | BoostingModel

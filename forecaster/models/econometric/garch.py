@@ -202,16 +202,16 @@ class GarchForecaster:
         GJR: a loss moves the variance more than a gain.
     by_symbol : bool
         Whether the standardised outcomes of each symbol give its own quantiles, or all are pooled.
-    window : int
-        Estimate on the last so many returns of a symbol; 0 for all of them. The variance always runs from the
-        first.
+    window : int, optional
+        Estimate on the last so many returns of a symbol, on all of them where not given. The variance always
+        runs from the first.
 
     Notes
     -----
     A symbol that was not there to learn from, or had fewer than 250 returns, has EWMA volatility.
     """
 
-    def __init__(self, asymmetric: bool = True, by_symbol: bool = True, window: int = 0) -> None:
+    def __init__(self, asymmetric: bool = True, by_symbol: bool = True, window: int | None = None) -> None:
         self.asymmetric = asymmetric
         self.window = window
         self.residuals = ResidualQuantiles(by_symbol)
@@ -233,7 +233,9 @@ class GarchForecaster:
     def estimate(self, windows: Windows) -> None:
         """Estimate the parameters of every series of the panel, from what training origins may know."""
         panel, evening = windows.panel, last_known(windows)
-        known = [panel.returns[part][panel.closed[part] <= evening][-self.window :] for part in panel.parts]
+        known = [
+            panel.returns[part][panel.closed[part] <= evening][-(self.window or 0) :] for part in panel.parts
+        ]
         self.symbols = panel.symbols
         self.estimates = fit_each(known, self.asymmetric)
 
