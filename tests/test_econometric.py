@@ -445,7 +445,7 @@ def test_before_the_market_begins_the_symbol_stands_in_for_it() -> None:
     early = panel.sessions < panel.market().closings[0]
     windows = Windows(panel, np.flatnonzero(early & (panel.positions > WARM_UP)), HORIZONS)
     names = regressor_names(cross_section=False)
-    for _, regressors in model._regressors(windows):
+    for _, regressors in model.regressors(windows):
         for columns in regressors:
             for market, own in (
                 ("market_abs_22", "abs_22"),

@@ -102,7 +102,7 @@ class HarxForecaster:
         names = regressor_names(self.cross_section)
         gram = np.zeros((len(windows.horizons), len(names), len(names)))
         moment = np.zeros((len(windows.horizons), len(names)))
-        for mine, regressors in self._regressors(windows):
+        for mine, regressors in self.regressors(windows):
             for horizon, columns in enumerate(regressors):
                 gram[horizon] += columns.T @ columns
                 moment[horizon] += columns.T @ sizes[mine, horizon]
@@ -124,8 +124,8 @@ class HarxForecaster:
             sizes[mine] = sums[windows.rows[mine] - part.start] / np.array(ahead)
         return np.minimum(sizes / windows.volatility[:, None], CLIP)
 
-    def _regressors(self, windows: Windows) -> Iterator[tuple[NDArray[np.int64], list[Array]]]:
-        """Regressors of one series after the other.
+    def regressors(self, windows: Windows) -> Iterator[tuple[NDArray[np.int64], list[Array]]]:
+        """Compute the regressors of one series after the other, in the order of `regressor_names`.
 
         Yields
         ------
@@ -174,7 +174,7 @@ class HarxForecaster:
         if self.coefficients is None:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
         fitted = np.empty((len(windows), len(windows.horizons)))
-        for mine, regressors in self._regressors(windows):
+        for mine, regressors in self.regressors(windows):
             for horizon, columns in enumerate(regressors):
                 # Not a matrix product: its rounding depends on how many rows there are.
                 fitted[mine, horizon] = (columns * self.coefficients[horizon]).sum(axis=1)
