@@ -257,7 +257,8 @@ def inspect(
         _say_series(report, screening.prices)
     _say_gaps(report, frame, screening)
     quarantined = frame.loc[screening.held]
-    quarantined = quarantined.assign(codes=[",".join(each) for each in screening.codes if each])
+    codes_held = [",".join(each) for each in screening.codes if each]
+    quarantined = quarantined.assign(codes=pd.Series(codes_held, quarantined.index, dtype="str"))
     order = {code: place for place, code in enumerate(SEVERITIES)}
     return Inspection(
         screening.prices, quarantined, tuple(sorted(report.findings, key=lambda each: order[each.code]))
