@@ -30,6 +30,15 @@ from forecaster.prices.store.rows import (
 
 __all__ = ["Batch"]
 
+_NO_ROWS = Rows(
+    np.zeros(0, dtype=np.int64),
+    {
+        **{name: np.zeros(0) for name in PRICE_COLUMNS},
+        "status": np.zeros(0, dtype=np.int8),
+        "reason": np.zeros(0, dtype=object),
+    },
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -71,14 +80,11 @@ class Batch:
                 sessions = split_keys(rows.keys)[1]
                 bounds += [sessions[0].item(), sessions[-1].item()]
         span = Span(first=min(bounds), last=max(bounds)) if bounds else Span(first=datetime.date.max)
-        empty = Rows(np.zeros(0, dtype=np.int64), {})
-        return cls(index, concatenate(parts) if parts else empty, (lows, highs), span)
+        return cls(index, concatenate([_NO_ROWS, *parts]), (lows, highs), span)
 
     def compare(self, known: Rows, tolerance: float) -> tuple[Rows, Rows, pd.DataFrame]:
         """Return the rows to add, the known row before each that has one, and the counts of each symbol."""
         rows = self.rows
-        if not len(rows) and not len(known):
-            return rows, rows, self._counts({})
         places, there = find(known.keys, rows.keys)
         before = known.take(places[there])
         same = np.ones(len(before), dtype=bool)

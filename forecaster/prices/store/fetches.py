@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -113,11 +113,9 @@ class FetchesTable:
     def _read(self, columns: list[str]) -> pd.DataFrame:
         table = self._open()
         if table is None:
-            data: pd.DataFrame = _SCHEMA.empty_table().select(columns).to_pandas()
-            return data
+            return cast(pd.DataFrame, _SCHEMA.empty_table().select(columns).to_pandas())
         with self._location.errors("read"):
-            data = table.to_pandas(columns=columns)
-        return data
+            return table.to_pandas(columns=columns)
 
     def _open(self) -> DeltaTable | None:
         from deltalake import DeltaTable

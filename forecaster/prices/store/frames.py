@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError
 from forecaster.prices.checks import PRICE_COLUMNS
-from forecaster.prices.store.rows import STATUSES, Rows, SymbolIndex, equal_values, find, split_keys
+from forecaster.prices.store.rows import (
+    STATUSES,
+    Rows,
+    SymbolIndex,
+    equal_values,
+    find,
+    sessions_in_place,
+    split_keys,
+)
 
 __all__ = ["layout", "microseconds", "restatements", "table", "timestamp", "timestamps"]
 
@@ -21,46 +29,33 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 def restatements(new: Rows, old: Rows, index: SymbolIndex) -> pd.DataFrame:
     """Compare rows with the rows before them, number by number; rows of `new` without one are left out."""
     new = new.take(find(old.keys, new.keys)[1]) if len(new) != len(old) else new
-    parts = []
-    for name in PRICE_COLUMNS:
-        if not len(new):
-            break
-        other = ~equal_values(old.columns[name], new.columns[name], 0.0)
-        numbers, sessions = split_keys(new.keys[other])
-        parts.append(
-            pd.DataFrame(
-                {
-                    "symbol": np.array(index.names, dtype=object)[numbers],
-                    "session": sessions.astype("datetime64[s]"),
-                    "column": name,
-                    "old": old.columns[name][other],
-                    "new": new.columns[name][other],
-                    "old_status": np.array(STATUSES, dtype=object)[old.columns["status"][other]],
-                    "new_status": np.array(STATUSES, dtype=object)[new.columns["status"][other]],
-                    "old_fetched_at": timestamps(old.columns["fetched_at"][other]),
-                    "new_fetched_at": timestamps(new.columns["fetched_at"][other]),
-                }
-            )
-        )
-    if not parts:
-        nothing = np.zeros(0, dtype=np.int64)
-        parts = [
-            pd.DataFrame(
-                {
-                    "symbol": np.zeros(0, dtype=object),
-                    "session": nothing.astype("datetime64[s]"),
-                    "column": np.zeros(0, dtype=object),
-                    "old": nothing.astype(np.float64),
-                    "new": nothing.astype(np.float64),
-                    "old_status": np.zeros(0, dtype=object),
-                    "new_status": np.zeros(0, dtype=object),
-                    "old_fetched_at": timestamps(nothing),
-                    "new_fetched_at": timestamps(nothing),
-                }
-            )
-        ]
-    frame = pd.concat(parts, ignore_index=True)
-    return frame.sort_values(["new_fetched_at", "symbol", "session"], kind="stable", ignore_index=True)
+    changed = [~equal_values(old.columns[name], new.columns[name], 0.0) for name in PRICE_COLUMNS]
+    # One row a number: the places of the rows in which each column differs, column after column.
+    places = np.concatenate([np.flatnonzero(where) for where in changed])
+    names = np.repeat(np.array(PRICE_COLUMNS, dtype=object), [int(where.sum()) for where in changed])
+    order = np.lexsort((new.keys[places], new.columns["fetched_at"][places]))
+    places, names = places[order], names[order]
+    numbers, sessions = split_keys(new.keys[places])
+    values: dict[str, NDArray[np.float64]] = {}
+    for side, rows in (("old", old), ("new", new)):
+        values[side] = np.empty(len(places))
+        for name in PRICE_COLUMNS:
+            of_name = names == name
+            values[side][of_name] = rows.columns[name][places[of_name]]
+    statuses = np.array(STATUSES, dtype=object)
+    return pd.DataFrame(
+        {
+            "symbol": np.array(index.names, dtype=object)[numbers],
+            "session": sessions.astype("datetime64[s]"),
+            "column": names,
+            "old": values["old"],
+            "new": values["new"],
+            "old_status": statuses[old.columns["status"][places]],
+            "new_status": statuses[new.columns["status"][places]],
+            "old_fetched_at": timestamps(old.columns["fetched_at"][places]),
+            "new_fetched_at": timestamps(new.columns["fetched_at"][places]),
+        }
+    ).astype(dict.fromkeys(("symbol", "column", "old_status", "new_status"), "str"))
 
 
 def table(rows: Rows, index: SymbolIndex, columns: Sequence[str]) -> pd.DataFrame:
@@ -79,11 +74,11 @@ def table(rows: Rows, index: SymbolIndex, columns: Sequence[str]) -> pd.DataFram
 def layout(
     rows: Rows, index: SymbolIndex
 ) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.datetime64]]:
-    """Return the symbols that have rows, where each begins, and the sessions."""
+    """Return the symbols that have rows, where each begins, and the sessions; these replace the keys."""
     starts = np.searchsorted(rows.keys, np.arange(len(index.names) + 1, dtype=np.int64) << 32)
     present = np.flatnonzero(np.diff(starts))
     names = tuple(index.names[number] for number in present)
-    return names, np.append(starts[present], len(rows)), split_keys(rows.keys)[1]
+    return names, np.append(starts[present], len(rows)), sessions_in_place(rows.keys)
 
 
 def microseconds(moment: datetime.datetime, name: str) -> int:

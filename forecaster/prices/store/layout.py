@@ -1,8 +1,8 @@
 """How rows are laid out in files, so that the usual reads open few of them.
 
-A file is sorted by symbol and session and holds about `ROWS_PER_FILE` rows of a range of symbols at most. Where
-there are many rows, those of the last `RECENT_DAYS` days have files of their own, and a daily update compares
-with no others.
+A file is sorted by symbol and session and holds about `ROWS_PER_FILE` rows of a range of symbols at most.
+Where there are many rows, those of the last `RECENT_DAYS` days have files of their own, and a daily update
+compares with no others.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +16,14 @@ from numpy.typing import NDArray
 from forecaster.prices.store.rows import (
     ACCEPTED,
     STATUSES,
+    Merged,
     Rows,
     SymbolIndex,
     concatenate,
     in_order,
     latest,
-    merge,
 )
-from forecaster.prices.store.table import FILE_SCHEMA, File, PricesTable
+from forecaster.prices.store.table import FILE_SCHEMA, File, Location, PricesTable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -123,25 +124,25 @@ class Snapshot:
             shown = overrides.take(overrides.columns["status"] == ACCEPTED)
         shown = Rows(shown.keys, {name: shown.columns[name] for name in columns})
         # What lies beside the spine is small: put in order at once, then laid between the rows of each file.
-        beside = merge(stray, shown, overrides.keys)
-        parts: list[Rows] = []
-        start = 0
-        for number, file in enumerate(spine):
-            rows = in_order(self.read(file, index, tuple(columns), span))
-            stop = len(beside)
-            if number + 1 < len(spine):
-                following = spine[number + 1].first_symbol
-                stop = int(np.searchsorted(beside.keys, index.start(following or "")))
-            parts.append(merge(rows, beside.take(slice(start, stop)), overrides.keys))
-            start = stop
-        return concatenate(parts) if parts else beside
+        within = Merged(shown, len(stray) + len(shown))
+        within.add(stray, shown, overrides.keys)
+        beside = within.rows()
+        if not spine:
+            return beside
+        places = [self._place(file, index, span) for file in spine]
+        merged = Merged(shown, sum(place.rows for place in places) + len(beside))
+        starts = np.searchsorted(beside.keys, [index.start(file.first_symbol or "") for file in spine])
+        bounds = [0, *starts[1:].tolist(), len(beside)]
+        for number, rows in enumerate(_one_ahead(places, lambda place: place.read(tuple(columns)))):
+            part = beside.take(slice(bounds[number], bounds[number + 1]))
+            merged.add(in_order(rows), part, overrides.keys)
+        return merged.rows()
 
     def stored(self, file: File, index: SymbolIndex) -> tuple[pa.Table, NDArray[np.int64]]:
         """Return the rows of some symbols of one file as they are stored, and their keys."""
         with self._prices.location.errors("read"):
-            parquet = self._prices.parquet(file)
-            groups = self._groups(parquet, index, Span())
-            data = parquet.read_row_groups(groups, columns=FILE_SCHEMA.names)
+            place = self._place(file, index, Span())
+            data = place.parquet.read_row_groups(place.groups, columns=FILE_SCHEMA.names)
             numbers = _encode(data["symbol"], index)
             keep = numbers >= 0
             days = data["session"].cast(pa.int32()).to_numpy()
@@ -162,29 +163,71 @@ class Snapshot:
 
     def read(self, file: File, index: SymbolIndex, columns: tuple[str, ...], span: Span) -> Rows:
         """Read the wanted rows of one file, in the order of the file."""
+        return self._place(file, index, span).read(columns)
+
+    def _place(self, file: File, index: SymbolIndex, span: Span) -> _Place:
         with self._prices.location.errors("read"):
             parquet = self._prices.parquet(file)
-            timed = not span.times_within(file)
-            stored = [name for name in columns if name != "status" or file.amended]
-            needed = list(dict.fromkeys(("session", *stored, *(("fetched_at",) if timed else ()))))
-            groups = self._groups(parquet, index, span)
-            numbers = _encode(parquet.read_row_groups(groups, columns=["symbol"])["symbol"], index)
+            count = parquet.metadata.num_row_groups
+            groups = [group for group in range(count) if _group_meets(parquet, group, index, span)]
+        return _Place(self._prices.location, file, parquet, groups, index, span)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The row groups of a file that can hold wanted rows."""
+
+    location: Location
+    file: File
+    parquet: pq.ParquetFile
+    groups: list[int]
+    index: SymbolIndex
+    span: Span
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of each group."""
+        return [self.parquet.metadata.row_group(group).num_rows for group in self.groups]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all the groups, wanted or not."""
+        return sum(self.sizes)
+
+    def read(self, columns: tuple[str, ...]) -> Rows:
+        """Read the wanted rows, in the order of the file."""
+        if not self.groups:
+            return _empty(columns)
+        timed = not self.span.times_within(self.file)
+        stored = [name for name in columns if name != "status" or self.file.amended]
+        needed = list(dict.fromkeys(("session", *stored, *(("fetched_at",) if timed else ()))))
+        groups, sizes = self.groups, self.sizes
+        with self.location.errors("read"):
+            numbers = _encode(self.parquet.read_row_groups(groups, columns=["symbol"])["symbol"], self.index)
+            known = numbers >= 0
             # Among groups that can hold a wanted symbol few may: the other columns are read of those only.
-            sizes = [parquet.metadata.row_group(group).num_rows for group in groups]
-            ends = np.cumsum([0, *sizes])
-            hits = np.concatenate([[0], np.cumsum(numbers >= 0)])
-            found = hits[ends[1:]] > hits[ends[:-1]]
+            found = np.logical_or.reduceat(known, np.cumsum([0, *sizes[:-1]]))
             if not found.any():
                 return _empty(columns)
             if not found.all():
                 numbers = numbers[np.repeat(found, sizes)]
                 groups = [group for group, there in zip(groups, found, strict=True) if there]
-            return _rows(parquet.read_row_groups(groups, columns=needed), numbers, columns, span, timed)
+            data = self.parquet.read_row_groups(groups, columns=needed)
+            return _rows(data, numbers, columns, self.span, timed)
 
-    @staticmethod
-    def _groups(parquet: pq.ParquetFile, index: SymbolIndex, span: Span) -> list[int]:
-        count = parquet.metadata.num_row_groups
-        return [group for group in range(count) if _group_meets(parquet, group, index, span)]
+
+_T = TypeVar("_T")
+
+
+def _one_ahead(places: Sequence[_Place], read: Callable[[_Place], _T]) -> Iterator[_T]:
+    """Read each of `places`, and the next one while the caller works on it."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(read, places[0])
+        for place in places[1:]:
+            ready = coming.result()
+            coming = pool.submit(read, place)
+            yield ready
+        yield coming.result()
 
 
 def _rows(

@@ -17,12 +17,13 @@ __all__ = [
     "REJECTED",
     "REMOVED",
     "STATUSES",
+    "Merged",
     "Rows",
     "SymbolIndex",
     "concatenate",
     "equal_values",
     "latest",
-    "merge",
+    "sessions_in_place",
     "split_keys",
 ]
 
@@ -79,13 +80,23 @@ class SymbolIndex:
     @staticmethod
     def keys(numbers: NDArray[np.int64], days: NDArray[Any]) -> NDArray[np.int64]:
         """Pack symbol numbers and days since 1970-01-01 into keys that sort by symbol, then session."""
-        return (numbers << _SHIFT) + (days.astype(np.int64) + _EPOCH)
+        keys: NDArray[np.int64] = numbers << _SHIFT
+        keys += days
+        keys += _EPOCH
+        return keys
 
 
 def split_keys(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.datetime64]]:
     """Return the symbol numbers and the sessions (datetime64[D]) of keys."""
     days = (keys & ((1 << _SHIFT) - 1)) - _EPOCH
     return keys >> _SHIFT, days.view("datetime64[D]")
+
+
+def sessions_in_place(keys: NDArray[np.int64]) -> NDArray[np.datetime64]:
+    """Turn keys, which are of no use afterwards, into sessions (datetime64[D]) without more memory."""
+    keys &= (1 << _SHIFT) - 1
+    keys -= _EPOCH
+    return keys.view("datetime64[D]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,25 +157,58 @@ def find(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray[np
     return places, there
 
 
-def merge(rows: Rows, more: Rows, overridden: NDArray[np.int64]) -> Rows:
-    """Leave out of `rows` the keys `overridden` and put `more` in, by key.
+class Merged:
+    """Sorted rows that grow part by part; the parts come in the order of their keys.
 
-    All three are sorted by key. No key occurs twice afterwards if `more` has only keys that are overridden
-    or new.
+    Everything is written once, where it stays: at tens of millions of rows, memory that is touched anew costs
+    as much as reading the files does.
+
+    Parameters
+    ----------
+    like : Rows
+        Rows with the columns wanted.
+    capacity : int
+        Rows that there can be at most.
     """
-    if len(overridden):
+
+    def __init__(self, like: Rows, capacity: int) -> None:
+        self._size = 0
+        self._keys = np.empty(capacity, dtype=np.int64)
+        self._columns = {name: np.empty(capacity, column.dtype) for name, column in like.columns.items()}
+
+    def add(self, rows: Rows, more: Rows, overridden: NDArray[np.int64]) -> None:
+        """Append `rows` without the keys `overridden`, and `more` in their place or between them.
+
+        All three are sorted by key, and each has a key once. Keys of `more` that `rows` has are overridden.
+        """
         places, there = find(rows.keys, overridden)
-        if there.any():
+        gone = places[there & ~find(more.keys, overridden)[1]]
+        if len(gone):
             keep = np.ones(len(rows), dtype=bool)
-            keep[places[there]] = False
+            keep[gone] = False
             rows = rows.take(keep)
-    if not len(more):
-        return rows
-    if not len(rows):
-        return more
-    places = np.searchsorted(rows.keys, more.keys)
-    columns = {name: np.insert(column, places, more.columns[name]) for name, column in rows.columns.items()}
-    return Rows(np.insert(rows.keys, places, more.keys), columns)
+        places, instead = find(rows.keys, more.keys)
+        places += np.cumsum(~instead) - ~instead  # where each of `more` comes to lie
+        size = len(rows) + int((~instead).sum())
+        stay = np.ones(size, dtype=bool)
+        stay[places[~instead]] = False
+        whole = bool(stay.all())
+        part = slice(self._size, self._size + size)
+        self._size += size
+        pairs = [(self._keys, rows.keys, more.keys)]
+        pairs += [(into, rows.columns[name], more.columns[name]) for name, into in self._columns.items()]
+        for into, column, extra in pairs:
+            target = into[part]
+            if whole:
+                target[:] = column
+            else:
+                target[stay] = column
+            target[places] = extra
+
+    def rows(self) -> Rows:
+        """Return what was put together."""
+        columns = {name: column[: self._size] for name, column in self._columns.items()}
+        return Rows(self._keys[: self._size], columns)
 
 
 def equal_values(a: NDArray[np.float64], b: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:

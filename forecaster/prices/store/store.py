@@ -83,7 +83,7 @@ class PriceStore:
     ----------
     url : str or path
         Folder of the store, made by the first write, or the URL of an object store, such as
-        ``s3://bucket/prices``.
+        ``s3://bucket/prices``. ``file://`` is one too: a folder without a lock file, for network drives.
     storage_options : mapping of str to str or None
         Options for an object store, as deltalake takes them. Credentials belong to the environment
         (``AWS_ACCESS_KEY_ID`` and so on), not here. The object store must support conditional puts: they keep
@@ -188,9 +188,9 @@ class PriceStore:
             mark = self._prices.mark(table)
             moment = given if mark is None else max(given, mark + 1)
             version = table.version()
+            new.columns["fetched_at"] = np.full(len(new), moment, dtype=np.int64)
+            new.columns["source"] = np.full(len(new), source, dtype=object)
             if len(new):
-                new.columns["fetched_at"] = np.full(len(new), moment, dtype=np.int64)
-                new.columns["source"] = np.full(len(new), source, dtype=object)
                 version = self._add(table, new, batch.index, moment)
             self._fetches.add(fetches, counts, moment, source)
             return WriteResult(

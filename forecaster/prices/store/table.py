@@ -103,7 +103,8 @@ class Location:
     Parameters
     ----------
     url : str
-        A path, ``file://`` URL, or URL of an object store such as ``s3://bucket/prices``.
+        A path, or the URL of an object store, such as ``s3://bucket/prices``. ``file://`` is an object store
+        too: no lock file, for network drives where locks do not work.
     storage_options : mapping of str to str or None
         Options of the object store, as deltalake takes them; credentials are better left to the environment.
     """
@@ -111,8 +112,8 @@ class Location:
     def __init__(self, url: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.options = dict(storage_options or {})
         self.folder: Path | None = None
-        if "://" not in url or url.startswith("file://"):
-            self.folder = Path(url.removeprefix("file://")).expanduser().absolute()
+        if "://" not in url:
+            self.folder = Path(url).expanduser().absolute()
             self.url = str(self.folder)
         else:
             self.url = url.rstrip("/")
@@ -307,8 +308,8 @@ class PricesTable:
         Parameters
         ----------
         pieces : iterable of (bool, Table)
-            For each file whether its rows are amended, and the rows: `FILE_SCHEMA`'s columns, sorted by symbol
-            and session. They are taken one at a time.
+            For each file whether its rows are amended, and the rows: `FILE_SCHEMA`'s columns, sorted by
+            symbol and session. They are taken one at a time.
         """
         filesystem = self.location.filesystem("prices")
         written: list[NewFile] = []
@@ -342,7 +343,7 @@ class PricesTable:
         marks: Mapping[str, int] | None = None,
         data_change: bool = True,
     ) -> int:
-        """Add files and take others away in one commit, which fails if another came since `table`.
+        """Add files and take others away in one commit; it fails if another came since `table`.
 
         Parameters
         ----------

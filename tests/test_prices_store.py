@@ -1,0 +1,439 @@
+"""The price store against a plain dictionary, killed writers, and writers at once."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import multiprocessing
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+import store_processes
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from forecaster.errors import DataError
+from forecaster.prices.base import PRICE_COLUMNS, price_table
+from forecaster.prices.store import Fetch, PriceStore
+
+# A server that has done the imports once and forks for each process.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    [
+        "forecaster.prices.store",
+        "forecaster.prices.base",
+        "deltalake",
+        "filelock",
+        "tenacity",
+        "pandas",
+        "pyarrow.parquet",
+    ]
+)
+
+FIRST = datetime.date(2020, 1, 1)
+START = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+TICK = datetime.timedelta(microseconds=1)
+NOW = datetime.timedelta(0)
+
+Values = tuple[float, ...]
+
+
+def day(number: int) -> datetime.date:
+    return FIRST + datetime.timedelta(days=number)
+
+
+def moment(number: int) -> datetime.datetime:
+    return START + datetime.timedelta(hours=number)
+
+
+def table(closes: Mapping[int, float], volume: float = math.nan) -> pd.DataFrame:
+    """A price table of closes by day number."""
+    index = pd.DatetimeIndex([day(number) for number in closes])
+    return price_table(pd.DataFrame({"close": list(closes.values()), "volume": volume}, index=index))
+
+
+def series(store: PriceStore) -> dict[str, tuple[bytes, bytes]]:
+    """Sessions and closes of each symbol, to be compared as a whole."""
+    flat = store.closes()
+    return {
+        symbol: (flat.sessions[start:stop].tobytes(), flat.columns["close"][start:stop].tobytes())
+        for symbol, (start, stop) in zip(flat.symbols, itertools.pairwise(flat.offsets), strict=True)
+    }
+
+
+# ------------------------------------------------------------------ the oracle
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One row: what is known of a symbol and session from a time on."""
+
+    since: datetime.datetime
+    values: Values
+    status: str
+    settled: bool = False
+    reason: str | None = None
+
+
+def same(a: Iterable[float], b: Iterable[float]) -> bool:
+    return all(x == y or (math.isnan(x) and math.isnan(y)) for x, y in zip(a, b, strict=True))
+
+
+GONE = (math.nan,) * len(PRICE_COLUMNS)
+
+
+@dataclass
+class Oracle:
+    """The store as a dictionary of lists."""
+
+    facts: dict[tuple[str, datetime.date], list[Fact]] = field(default_factory=dict)
+    marks: list[datetime.datetime] = field(default_factory=list)
+    first: dict[str, datetime.datetime] = field(default_factory=dict)
+
+    def stamp(self, given: datetime.datetime) -> datetime.datetime:
+        return max([given, *(mark + TICK for mark in self.marks[-1:])])
+
+    def write(self, fetches: Mapping[str, Fetch], given: datetime.datetime) -> dict[str, dict[str, int]]:
+        now = self.stamp(given)
+        counts = {
+            symbol: dict.fromkeys(("added", "changed", "removed", "quarantined", "released"), 0)
+            for symbol in fetches
+        }
+        changed = False
+        for symbol, fetch in fetches.items():
+            self.first.setdefault(symbol, now)
+            count = counts[symbol]
+            for session, row in zip(fetch.prices.index.date, fetch.prices.to_numpy(), strict=True):
+                values = tuple(row.tolist())
+                reason = fetch.quarantined.get(session)
+                status = "accepted" if reason is None else "quarantined"
+                chain = self.facts.setdefault((symbol, session), [])
+                if not chain:
+                    count["added"] += 1
+                elif chain[-1].status == "removed" or not same(chain[-1].values, values):
+                    count["changed"] += 1
+                elif chain[-1].settled or chain[-1].status == status:
+                    continue
+                elif status == "accepted":
+                    count["released"] += 1
+                count["quarantined"] += status == "quarantined"
+                chain.append(Fact(now, values, status, reason=reason))
+                changed = True
+            if fetch.window is not None:
+                there = set(fetch.prices.index.date)
+                for (name, session), chain in self.facts.items():
+                    inside = name == symbol and fetch.window[0] <= session <= fetch.window[1]
+                    if inside and session not in there and chain[-1].status != "removed":
+                        chain.append(Fact(now, GONE, "removed"))
+                        count["removed"] += 1
+                        changed = True
+        if changed:
+            self.marks.append(now)
+        return counts
+
+    def settle(
+        self, symbol: str, session: datetime.date, decision: str, given: datetime.datetime
+    ) -> bool | None:
+        chain = self.facts.get((symbol, session))
+        if not chain or chain[-1].status == "removed":
+            return None
+        status = {"accept": "accepted", "reject": "rejected"}[decision]
+        if chain[-1].status == status:
+            return False
+        now = self.stamp(given)
+        chain.append(Fact(now, chain[-1].values, status, settled=True, reason="seen"))
+        self.marks.append(now)
+        return True
+
+    def read(
+        self, known_at: datetime.datetime | None = None, as_of: datetime.date | None = None
+    ) -> dict[str, dict[datetime.date, Values]]:
+        found: dict[str, dict[datetime.date, Values]] = {}
+        for (symbol, session), chain in sorted(self.facts.items()):
+            known = [fact for fact in chain if known_at is None or fact.since <= known_at]
+            if known and known[-1].status == "accepted" and (as_of is None or session <= as_of):
+                found.setdefault(symbol, {})[session] = known[-1].values
+        return found
+
+    def diff(self, since: datetime.datetime, until: datetime.datetime | None) -> set[tuple[Any, ...]]:
+        found = set()
+        for (symbol, session), chain in self.facts.items():
+            for old, new in itertools.pairwise(chain):
+                if since < new.since and (until is None or new.since <= until):
+                    for column, a, b in zip(PRICE_COLUMNS, old.values, new.values, strict=True):
+                        if not same([a], [b]):
+                            found.add(
+                                (
+                                    symbol,
+                                    session,
+                                    column,
+                                    repr(a),
+                                    repr(b),
+                                    old.status,
+                                    new.status,
+                                    old.since,
+                                    new.since,
+                                )
+                            )
+        return found
+
+    def with_status(self, status: str) -> set[tuple[str, datetime.date]]:
+        return {key for key, chain in self.facts.items() if chain[-1].status == status}
+
+
+def assert_same_reads(
+    store: PriceStore, oracle: Oracle, known_at: datetime.datetime | None, as_of: datetime.date | None
+) -> None:
+    expected = oracle.read(known_at, as_of)
+    read = store.read(known_at=known_at, as_of=as_of)
+    assert list(read.frames) == sorted(expected)
+    for symbol, rows in expected.items():
+        frame = read.frames[symbol]
+        assert list(frame.index.date) == sorted(rows)
+        np.testing.assert_array_equal(frame.to_numpy(), np.array([rows[session] for session in sorted(rows)]))
+        pd.testing.assert_frame_equal(
+            store.read([symbol], known_at=known_at, as_of=as_of).frames[symbol], frame
+        )
+    assert read.first_fetched == {symbol: oracle.first[symbol] for symbol in expected}
+    known = [mark for mark in oracle.marks if known_at is None or mark <= known_at]
+    assert read.mark == (known_at if known_at is not None and known != oracle.marks else oracle.marks[-1])
+    flat = store.closes(("close", "split"), known_at=known_at, as_of=as_of)
+    assert flat.symbols == tuple(sorted(expected))
+    assert np.diff(flat.offsets).tolist() == [len(expected[symbol]) for symbol in flat.symbols]
+    rows = [
+        (session, values) for symbol in flat.symbols for session, values in sorted(expected[symbol].items())
+    ]
+    assert flat.sessions.tolist() == [session for session, _ in rows]
+    np.testing.assert_array_equal(flat.columns["close"], [values[3] for _, values in rows])
+    np.testing.assert_array_equal(flat.columns["split"], [values[6] for _, values in rows])
+
+
+def assert_same_diff(
+    store: PriceStore, oracle: Oracle, since: datetime.datetime, until: datetime.datetime | None
+) -> None:
+    found = store.diff(since, until)
+    rows = {
+        (row.symbol, row.session.date(), row.column, repr(row.old), repr(row.new), row.old_status, row.new_status,
+         row.old_fetched_at.to_pydatetime(), row.new_fetched_at.to_pydatetime())
+        for row in found.itertuples()
+    }  # fmt: skip
+    assert len(rows) == len(found)
+    assert rows == oracle.diff(since, until)
+
+
+PRICES = st.sampled_from([1.0, 2.0, 2.5, -3.0, 0.0, math.nan])
+SYMBOLS = st.sampled_from(["A", "AA", "B", "0700.HK", "é"])
+
+
+@st.composite
+def fetches(draw: st.DrawFn) -> dict[str, Fetch]:
+    found = {}
+    for symbol in draw(st.lists(SYMBOLS, min_size=1, max_size=3, unique=True)):
+        numbers = draw(st.lists(st.integers(0, 9) | st.integers(90, 99), max_size=6, unique=True))
+        prices = table({number: draw(PRICES) for number in numbers}, volume=draw(PRICES))
+        held = draw(st.lists(st.sampled_from(numbers), unique=True, max_size=2)) if numbers else []
+        window = None
+        if draw(st.booleans()):
+            window = (day(draw(st.integers(-5, 95))), day(draw(st.integers(95, 105))))
+        found[symbol] = Fetch(prices, window, {day(number): "jump" for number in held})
+    return found
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("write"), fetches(), st.integers(-2, 3)),
+    st.tuples(st.just("again"), st.just(None), st.integers(0, 3)),
+    st.tuples(
+        st.just("settle"), st.tuples(SYMBOLS, st.integers(0, 9), st.sampled_from(["accept", "reject"])), st.integers(-1, 2)
+    ),
+    st.tuples(st.just("compact"), st.just(None), st.just(0)),
+)  # fmt: skip
+
+
+@given(steps=st.lists(STEPS, min_size=1, max_size=7), size=st.sampled_from([3, 8, 2_000_000]), data=st.data())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+def test_store_equals_a_dictionary(steps: list[Any], size: int, data: st.DataObject) -> None:
+    oracle, clock, last = Oracle(), 0, None
+    with TemporaryDirectory() as folder:
+        store = PriceStore(f"{folder}/store", rows_per_file=size)
+        for kind, what, later in [("write", {"A": Fetch(table({1: 1.0}))}, 0), *steps]:
+            clock = max(0, clock + later)  # at times the clock goes back
+            if kind == "again":
+                oracle.write(last or {}, moment(clock))
+                counts = store.write(last or {}, fetched_at=moment(clock), source="test").counts
+                assert not counts[["added"]].to_numpy().any()
+            elif kind == "write":
+                last = what
+                expected = oracle.write(what, moment(clock))
+                result = store.write(what, fetched_at=moment(clock), source="test")
+                assert result.counts.T.to_dict() == expected
+                assert result.fetched_at >= moment(clock)
+            elif kind == "settle":
+                symbol, number, decision = what
+                expected_change = oracle.settle(symbol, day(number), decision, moment(clock))
+                if expected_change is None:
+                    with pytest.raises(DataError, match="only a stored session can be settled"):
+                        store.settle(symbol, day(number), decision, "seen", decided_at=moment(clock))
+                else:
+                    assert expected_change == store.settle(
+                        symbol, day(number), decision, "seen", decided_at=moment(clock)
+                    )
+            else:
+                assert store.compact().rows_dropped == 0
+        times = st.sampled_from([None, moment(-1), *oracle.marks, oracle.marks[-1] + TICK])
+        known_at = data.draw(times)
+        assert_same_reads(store, oracle, known_at, data.draw(st.sampled_from([None, day(5), day(95)])))
+        since, until = data.draw(times.filter(bool)), data.draw(times)
+        assert_same_diff(store, oracle, since, until)
+        for number in range(2):
+            held = store.quarantine()
+            found = set(zip(held["symbol"], held["session"].dt.date, strict=True))
+            assert found == oracle.with_status("quarantined")
+            status = store.status()
+            for name in ("quarantined", "rejected", "removed"):
+                keys = oracle.with_status(name)
+                assert status[name].to_dict() == {s: sum(k == s for k, _ in keys) for s in status.index}
+            accepted = oracle.read()
+            assert status["sessions"].to_dict() == {s: len(accepted.get(s, {})) for s in status.index}
+            if number == 0:
+                # Whatever is dropped, the times kept and all from then on read as before.
+                before = data.draw(st.sampled_from([oracle.marks[0], *oracle.marks]))
+                keep = data.draw(st.lists(st.sampled_from(oracle.marks), max_size=2))
+                store.compact(before=before, keep=keep)
+        for mark in oracle.marks:
+            if mark >= before or mark in keep:
+                assert_same_reads(store, oracle, mark, None)
+            else:
+                with pytest.raises(DataError, match="was dropped by `forecaster data compact`"):
+                    store.read(known_at=mark)
+        assert_same_reads(store, oracle, None, None)
+        assert_same_diff(store, oracle, before, None)
+        # What is dropped is forgotten, and nothing else: the next write compares as if nothing had been.
+        for again in (
+            {name: replace(fetch, window=None) for name, fetch in (last or {}).items()},
+            *[last] * bool(last),
+        ):
+            expected = oracle.write(again, moment(clock + 9))
+            assert (
+                store.write(again, fetched_at=moment(clock + 9), source="test").counts.T.to_dict() == expected
+            )
+        assert_same_reads(store, oracle, None, None)
+
+
+# ------------------------------------------------------------------ processes
+
+
+def rows_of(url: str | Path) -> pd.DataFrame:
+    """Every row of a store as another tool sees it, without the times."""
+    from deltalake import DeltaTable
+
+    files = DeltaTable(f"{url}/prices").file_uris()
+    query = duckdb.sql("SELECT * FROM read_parquet($files)", params={"files": files})
+    rows = query.to_arrow_table().to_pandas(date_as_object=False)
+    return rows.drop(columns=["fetched_at", "source"]).sort_values(
+        ["symbol", "session", "revision"], ignore_index=True
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, float]:
+    """A store of 200 symbols after the first edition, one after the second, and the time between them."""
+    first, second = tmp_path_factory.mktemp("stores") / "first", tmp_path_factory.mktemp("stores") / "second"
+    store_processes.ingest(str(first), list(range(200)), 1, 200)
+    shutil.copytree(first, second)
+    begun = time.monotonic()
+    process = PROCESSES.Process(target=store_processes.ingest, args=(str(second), list(range(200)), 2, 10))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return first, second, time.monotonic() - begun
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_killed_writer_leaves_the_last_good_version(
+    kills: int, undisturbed: tuple[Path, Path, float], tmp_path: Path
+) -> None:
+    first, second, seconds = undisturbed
+    url = tmp_path / "store"
+    shutil.copytree(first, url)
+    whole = {edition: series(PriceStore(path)) for edition, path in ((1, first), (2, second))}
+    random = np.random.default_rng(kills)
+    midway = 0
+    for _ in range(kills):
+        arguments = (str(url), list(range(200)), 2, 10)
+        process = PROCESSES.Process(target=store_processes.ingest, args=arguments)
+        process.start()
+        time.sleep(random.uniform(0, seconds))
+        process.kill()
+        process.join()
+        found = series(PriceStore(url))
+        # Each batch of ten symbols is there as a whole or not at all.
+        editions = []
+        for start in range(0, 200, 10):
+            names = [store_processes.symbol(number) for number in range(start, start + 10)]
+            part = {name: found[name] for name in names}
+            editions += [
+                edition for edition in whole if part == {name: whole[edition][name] for name in names}
+            ]
+        assert len(editions) == 20
+        midway += len(set(editions)) == 2
+        if midway > kills // 2:  # far enough: from here on let it be killed among the first again
+            shutil.rmtree(url)
+            shutil.copytree(first, url)
+            midway = 0
+    store_processes.ingest(str(url), list(range(200)), 2, 10)
+    pd.testing.assert_frame_equal(rows_of(url), rows_of(second))
+    compacted = PriceStore(url).compact(vacuum_after=NOW)
+    assert compacted.files_after < compacted.files_before
+    pd.testing.assert_frame_equal(rows_of(url), rows_of(second))
+    left = {path.name for path in (url / "prices").rglob("*.parquet") if "_delta_log" not in path.parts}
+    assert len(left) == compacted.files_after
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"], ids=["lock", "conflicts"])
+def test_eight_processes_lose_and_double_nothing(
+    scheme: str, undisturbed: tuple[Path, Path, float], tmp_path: Path
+) -> None:
+    first, second, _ = undisturbed
+    numbers = list(range(8))
+    shutil.copytree(first, tmp_path / "store")
+    url = f"{scheme}{tmp_path / 'store'}"
+    processes = []
+    for place in range(8):
+        mine = np.random.default_rng(place).permutation(numbers)[:5].tolist()
+        processes.append(
+            (
+                place,
+                mine,
+                PROCESSES.Process(target=store_processes.ingest_own_session, args=(url, mine, place)),
+            )
+        )
+    for _, _, process in processes:
+        process.start()
+    for _, _, process in processes:
+        process.join()
+        assert process.exitcode == 0
+    expected = rows_of(second)
+    expected = expected[expected["symbol"].isin([store_processes.symbol(number) for number in numbers])]
+    found = rows_of(tmp_path / "store")
+    own = found["session"] >= pd.Timestamp(2024, 1, 1)
+    assert not found.duplicated(["symbol", "session", "revision"]).any()
+    wrote = {(store_processes.symbol(number), place) for place, mine, _ in processes for number in mine}
+    assert set(zip(found["symbol"][own], found["session"][own].dt.day - 1, strict=True)) == wrote
+    assert own.sum() == len(wrote)
+    touched = found[~own & found["symbol"].isin({name for name, _ in wrote})]
+    pd.testing.assert_frame_equal(
+        touched.reset_index(drop=True),
+        expected[expected["symbol"].isin({name for name, _ in wrote})].reset_index(drop=True),
+    )
