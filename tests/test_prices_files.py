@@ -368,6 +368,64 @@ def test_a_folder_a_pattern_and_a_list_of_files(write: Writer) -> None:
     assert content_hash(read(again)) == content_hash(read(whole))
 
 
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(write: Writer) -> None:
+    write(HEADER + ROWS, "run[1]/a.csv")
+    write("symbol,session,close\nC,2020-01-02,3\n", "run[1]/deep[x]/c.csv")
+    write("symbol,session,close\nWRONG,2020-01-02,3\n", "run1/a.csv")
+    folder = write.folder / "run[1]"
+    assert FilesSource(folder / "*.csv").symbols() == ("A", "B")
+    assert FilesSource(folder / "**" / "*.csv").symbols() == ("A", "B", "C")
+    assert FilesSource(folder / "deep[x]" / "?.csv").symbols() == ("C",)
+    # Where no such folder exists, it is a pattern.
+    assert FilesSource(write.folder / "run[0-9]" / "*.csv").symbols() == ("WRONG",)
+
+
+GARBAGE = (
+    "A,2020-02-03,one,2,1,oops,1\n",
+    "A,2020-02-03,1,2,1,inf,1\n",
+    "A,2020-02-03,1,2,1\n",
+    "A,2020-02-03,1,2,1,1,1,1,1,1\n",
+    "A,2020-02-03,1,2,1,1.5,1\nA,2020-02-03,1,2,1,1.6,1\n",
+    ",2020-02-03,1,2,1,1.5,1\n",
+    "\x07A,2020-02-03,1,2,1,1.5,1\n",
+    "A,2020-02-03,1,2,1,-5,1\nC,2020-02-03,,,,x,\n",
+)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_what_stands_after_the_evening_spoils_nothing(write: Writer, garbage: str) -> None:
+    write(HEADER + ROWS, "clean.csv")
+    evening = datetime.date(2020, 1, 31)
+    clean = FilesSource(write.folder / "clean.csv", as_of=evening)
+    write(HEADER + garbage + ROWS, "dirty.csv")
+    dirty = FilesSource(write.folder / "dirty.csv", as_of=evening)
+    assert dirty.symbols() == clean.symbols() == ("A", "B")
+    for symbol in clean.symbols():
+        pd.testing.assert_frame_equal(dirty.load(symbol), clean.load(symbol))
+    # On the day itself it stands in the way.
+    with pytest.raises((SourceError, SymbolError)):
+        read(FilesSource(write.folder / "dirty.csv", as_of=datetime.date(2020, 2, 3)))
+
+
+@given(day=st.dates(datetime.date(2019, 12, 30), datetime.date(2020, 1, 8)))
+def test_as_of_is_the_rows_up_to_the_evening(
+    tmp_path_factory: pytest.TempPathFactory, day: datetime.date
+) -> None:
+    folder = tmp_path_factory.mktemp("as-of")
+    days = [datetime.date(2020, 1, number) for number in range(1, 6)]
+    rows = pd.DataFrame({"symbol": "A", "session": days, "close": np.arange(1.0, 6.0)})
+    rows.to_csv(folder / "a.csv", index=False)
+    rows.to_parquet(folder / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        source = FilesSource(folder / name, ["A"], day)
+        if day < days[0]:
+            with pytest.raises(SymbolError, match=f"up to {day} has this symbol; there is no other either"):
+                source.load("A")
+        else:
+            whole = FilesSource(folder / name).load("A")
+            pd.testing.assert_frame_equal(source.load("A"), whole[whole.index <= pd.Timestamp(day)])
+
+
 def test_brackets_in_a_name_that_exists_are_no_pattern(write: Writer) -> None:
     assert write(HEADER + ROWS, "a[1].csv").symbols() == ("A", "B")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 import sys
 
@@ -113,3 +114,10 @@ def test_without_skfolio_the_extra_is_named_and_the_indices_go_on(monkeypatch: p
 def test_symbols_must_be_a_sequence(symbols: str | tuple[str, ...]) -> None:
     with pytest.raises(ParameterError, match="`symbols` must be a sequence of at least one symbol"):
         SampleSource(symbols)
+
+
+def test_as_of_forgets_what_came_after() -> None:
+    evening = datetime.date(2008, 9, 14)  # a Sunday
+    whole, known = SampleSource(["WTI"]).load("WTI"), SampleSource(["WTI"], evening).load("WTI")
+    assert str(known.index[-1].date()) == "2008-09-12"
+    pd.testing.assert_frame_equal(known, whole.loc[:"2008-09-12"])
