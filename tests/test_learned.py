@@ -15,7 +15,7 @@ from sklearn.linear_model import QuantileRegressor
 from sklearn.neighbors import KNeighborsRegressor
 
 from forecaster.errors import ParameterError
-from forecaster.features import CLIP
+from forecaster.features import CLIP, HAR_FEATURES
 from forecaster.models.base import ResidualQuantiles
 from forecaster.models.learned import (
     BoostingForecaster,
@@ -26,12 +26,13 @@ from forecaster.models.learned import (
     out_of_sample,
 )
 from forecaster.models.learned.blocks import BLOCKS, SCALE_FLOOR, session_blocks
+from forecaster.models.learned.inputs import SCALE_INPUTS, ScaleInputs
 from forecaster.models.learned.quantile_regression import BANDWIDTH, fit_quantiles
 from forecaster.models.learned.random_kernels import INPUTS, PENALTIES, TAPS, RandomKernels
 from forecaster.models.naive import HistoricalForecaster
 from forecaster.quantiles import LEVELS, quantile_weights
 from forecaster.walkforward import fit_windows, origin_windows
-from forecaster.windows import Panel, Windows
+from forecaster.windows import Panel, Universe, Windows
 
 Array = NDArray[np.float64]
 
@@ -134,6 +135,38 @@ def test_inputs_are_held_within_what_was_seen() -> None:
     assert (strange <= seen.max(axis=0) + 1e-12).all()
 
 
+# What models of the scale see
+
+
+def test_the_market_is_seen_as_the_series_is_and_up_to_the_origin() -> None:
+    """Beside an index, the market's features are its HAR features but over the volatility of the series."""
+    frames = {"A": prices(garch(300, 1)), "B": prices(garch(300, 2)), "INDEX": prices(garch(300, 3))}
+    panel, alone = Panel.from_prices(frames, market="INDEX"), Panel.from_prices(frames)
+    windows = origin_windows(panel, panel.calendar[100], panel.calendar[290], HORIZONS, LOOKBACK)
+    inputs = ScaleInputs().fit(windows)(windows)
+    assert inputs.shape == (len(windows), len(SCALE_INPUTS))
+    index = alone.parts[alone.symbols.index("INDEX")]
+    place = windows.rows - panel.offsets[windows.series]
+    own, ratio = alone.har_features[index][place], alone.volatility[index][place] / windows.volatility
+    for name, column in zip(SCALE_INPUTS[len(HAR_FEATURES) :], inputs.T[len(HAR_FEATURES) :], strict=True):
+        like = own[:, HAR_FEATURES.index(name.replace("market_", ""))]
+        expected = like + np.log(ratio) if name.startswith("log") else like * ratio
+        apart = (np.minimum(like, expected) > np.log(0.021)) | (not name.startswith("log"))  # of the floor
+        assert apart.mean() > 0.95
+        np.testing.assert_allclose(column[apart], expected[apart], rtol=2e-6, atol=2e-6)
+    np.testing.assert_array_equal(inputs[:, : len(HAR_FEATURES)], panel.har_features[windows.rows])
+
+
+def test_without_a_market_the_series_stands_in_and_it_is_said() -> None:
+    windows = fit_windows(panel_of(garch(300, 1)), PANEL.calendar[280], HORIZONS, LOOKBACK)
+    inputs = ScaleInputs()
+    inputs.universe = Universe(("GONE", "AWAY"), None)
+    with pytest.warns(UserWarning, match=r"^2 of the symbols .* have no prices here, .*: GONE, AWAY$"):
+        seen = inputs(windows)
+    own = seen[:, [HAR_FEATURES.index(name.replace("market_", "")) for name in SCALE_INPUTS[-6:]]]
+    np.testing.assert_array_equal(seen[:, -6:], own)
+
+
 # Random kernels
 
 
@@ -195,7 +228,7 @@ def test_all_fits_from_one_pass_are_the_fits_on_their_rows() -> None:
     assert kernels is not None
     assert model.coefficients is not None
     shares = np.array([slow_shares(PANEL, row, kernels) for row in TRAIN.rows])
-    inputs = np.c_[shares, PANEL.har_features[TRAIN.rows]]
+    inputs = np.c_[shares, ScaleInputs().fit(TRAIN)(TRAIN)]
     standardised = TRAIN.targets / TRAIN.scales
     sizes = np.minimum(np.abs(standardised), CLIP)
     place, blocks = session_blocks(TRAIN)

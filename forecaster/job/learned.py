@@ -42,7 +42,7 @@ class RidgeModel(ModelSpec):
 
 
 class BoostingModel(ModelSpec):
-    """Histogram gradient boosting of the scale on HAR features, with residual quantiles."""
+    """Histogram gradient boosting of the scale on HAR features and the market, with residual quantiles."""
 
     complexity: ClassVar[int] = 4
 
@@ -92,7 +92,7 @@ class QuantileRegressionModel(ModelSpec):
 
 
 class MlpModel(ModelSpec):
-    """A perceptron of scikit-learn for the scale on HAR features, with residual quantiles."""
+    """A perceptron of scikit-learn for the scale on HAR features and the market, residual quantiles."""
 
     complexity: ClassVar[int] = 4
 
@@ -115,7 +115,7 @@ class MlpModel(ModelSpec):
 
 
 class RandomKernelsModel(ModelSpec):
-    """Ridge regression of the scale on random convolution kernels beside HAR features, residual quantiles."""
+    """Ridge of the scale on random convolution kernels, HAR features and the market, residual quantiles."""
 
     complexity: ClassVar[int] = 4
 
@@ -126,7 +126,7 @@ class RandomKernelsModel(ModelSpec):
     @property
     def description(self) -> str:
         """What it is, in a few words."""
-        return f"ridge of the scale on {self.kernels} random kernels and HAR features"
+        return f"ridge of the scale on {self.kernels} random kernels, HAR features and the market"
 
     def history(self, lookback: int) -> int:
         """Sessions that an origin needs up to itself: the lookback, or the nine of the shortest kernel."""

@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn on lags and HAR features."""
+"""Estimators of scikit-learn on lags, and on HAR features of the series and the market."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from forecaster.errors import NotFittedError
 from forecaster.features import CLIP
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
 from forecaster.models.learned.blocks import SCALE_FLOOR, out_of_sample
+from forecaster.models.learned.inputs import ScaleInputs
 from forecaster.quantiles import QuantileForecast
 from forecaster.windows import Windows
 
@@ -84,15 +85,21 @@ class _ScikitLearnForecaster:
         if self.fitted is None:
             raise NotFittedError("a model is fitted before it is saved; call fit first")
         skops.io.dump(self.fitted, folder / ESTIMATOR)
-        save_arrays(folder, self.residuals.state())
+        save_arrays(folder, self._state())
 
     def load(self, folder: Path) -> Self:
         """Read what `save` wrote; only scikit-learn's own types are trusted."""
         path = folder / ESTIMATOR
         trusted = [name for name in skops.io.get_untrusted_types(file=path) if name in TRUSTED]
         self.fitted = skops.io.load(path, trusted=trusted)
-        self.residuals.restore(load_arrays(folder))
+        self._restore(load_arrays(folder))
         return self
+
+    def _state(self) -> dict[str, NDArray[np.generic]]:
+        return self.residuals.state()
+
+    def _restore(self, state: dict[str, NDArray[np.generic]]) -> None:
+        self.residuals.restore(state)
 
 
 TRUSTED = frozenset(
@@ -144,10 +151,26 @@ class RidgeForecaster(_ScikitLearnForecaster):
 
 
 class _ScaleForecaster(_ScikitLearnForecaster):
-    """A model of the scale: the size of the coming return over the EWMA scale, on HAR features."""
+    """A model of the scale: the size of the coming return over the EWMA scale, on `ScaleInputs`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = ScaleInputs()
+
+    def fit(self, windows: Windows) -> Self:
+        """Fit the estimator on all origins, and the residual quantiles on out-of-sample residuals."""
+        self.inputs.fit(windows)
+        return super().fit(windows)
+
+    def _state(self) -> dict[str, NDArray[np.generic]]:
+        return super()._state() | self.inputs.state()
+
+    def _restore(self, state: dict[str, NDArray[np.generic]]) -> None:
+        super()._restore(state)
+        self.inputs.restore(state)
 
     def _inputs(self, windows: Windows) -> NDArray[np.float32]:
-        return windows.panel.har_features[windows.rows]
+        return self.inputs(windows)
 
     def _outcomes(self, standardised: Array) -> Array:
         return np.minimum(np.abs(standardised), CLIP)
@@ -157,7 +180,7 @@ class _ScaleForecaster(_ScikitLearnForecaster):
 
 
 class BoostingForecaster(_ScaleForecaster):
-    """Histogram gradient boosting of the size of the scaled return on HAR features: a model of the scale.
+    """Histogram gradient boosting of the size of the scaled return on `ScaleInputs`: a model of the scale.
 
     Parameters
     ----------
@@ -199,7 +222,7 @@ class BoostingForecaster(_ScaleForecaster):
 
 
 class MlpForecaster(_ScaleForecaster):
-    """A perceptron of one hidden layer for the log of the scale, on HAR features.
+    """A perceptron of one hidden layer for the log of the scale, on `ScaleInputs`.
 
     Fitted by Adam to the Poisson deviance, whose link is the logarithm and whose minimum is the mean size.
     Inputs are held within the range of the training rows.

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from scipy.linalg import solve
 
 from forecaster.errors import NotFittedError
-from forecaster.features import CHANNELS, CLIP, HAR_FEATURES
+from forecaster.features import CHANNELS, CLIP
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
 from forecaster.models.learned.blocks import SCALE_FLOOR, session_blocks
+from forecaster.models.learned.inputs import SCALE_INPUTS, ScaleInputs
 from forecaster.quantiles import QuantileForecast
 from forecaster.windows import Panel, Windows
 
@@ -133,7 +134,7 @@ class RandomKernels:
 
 
 class RandomKernelForecaster:
-    """Ridge regression of the size of the scaled return on random kernels, beside HAR features.
+    """Ridge regression of the size of the scaled return on random kernels, beside `ScaleInputs`.
 
     A model of the scale with kernels that nobody trained: what trained kernels must beat. The penalty falls
     on the kernels alone, and is the one of `PENALTIES` that predicts best out of sample, for each horizon.
@@ -158,6 +159,7 @@ class RandomKernelForecaster:
         self.lookback = max(lookback, TAPS)
         self.seed = seed
         self.residuals = ResidualQuantiles(by_symbol=False)
+        self.inputs = ScaleInputs()
         self.kernels: RandomKernels | None = None
         self.bounds: Array | None = None
         self.coefficients: Array | None = None
@@ -175,13 +177,13 @@ class RandomKernelForecaster:
         sizes = np.minimum(np.abs(standardised), CLIP)
         windows.require_history(self.lookback)
         self.kernels = RandomKernels.draw(self.count, windows, self.lookback, self.seed)
-        har = windows.panel.har_features[windows.rows]
-        self.bounds = np.stack([har.min(axis=0), har.max(axis=0)]).astype(np.float64)
+        beside = self.inputs.fit(windows)(windows)
+        self.bounds = np.stack([beside.min(axis=0), beside.max(axis=0)]).astype(np.float64)
         place, blocks = session_blocks(windows)
         # Between two edges every session is either near a block or apart from it.
         edges = np.unique([(block.near_first, block.near_last + 1) for block in blocks])
         segment = np.searchsorted(edges, place, side="right")
-        size = self.count + len(HAR_FEATURES) + 1
+        size = self.count + len(SCALE_INPUTS) + 1
         grams = np.zeros((len(edges) + 1, size, size))
         moments = np.zeros((len(edges) + 1, size, sizes.shape[1]))
         for mine, inputs in self._inputs(windows):
@@ -231,7 +233,7 @@ class RandomKernelForecaster:
         kernel = np.arange(len(mean)) < self.count
         result = []
         for penalty in PENALTIES:
-            # The HAR features go free; a trace on their diagonal keeps collinear ones apart.
+            # The inputs beside the kernels go free; a trace on their diagonal keeps collinear ones apart.
             diagonal = np.diag(np.where(kernel, penalty, 1e-6))
             slopes = solve(correlation + diagonal, with_target, assume_a="pos") / deviation[:, None]
             result.append(np.vstack([slopes, centre - mean @ slopes]))
@@ -245,16 +247,17 @@ class RandomKernelForecaster:
         mine : ndarray of int
             Positions of the origins of the series.
         inputs : ndarray of shape (n_kernels + n_features + 1, n_mine)
-            Shares of the kernels, HAR features held within the range of the training rows, ones.
+            Shares of the kernels, `ScaleInputs` held within the range of the training rows, ones.
         """
         assert self.kernels is not None
         assert self.bounds is not None
+        beside = self.inputs(windows)
         for _, mine in windows.by_series():
             rows = windows.rows[mine]
             first = int(rows.min())
             shares = self.kernels.shares(windows.panel, first, int(rows.max()) + 1)
-            har = np.clip(windows.panel.har_features[rows], *self.bounds)
-            yield mine, np.vstack([shares[:, rows - first], har.T, np.ones(len(rows))])
+            held = np.clip(beside[mine], *self.bounds)
+            yield mine, np.vstack([shares[:, rows - first], held.T, np.ones(len(rows))])
 
     def predict(self, windows: Windows) -> QuantileForecast:
         """Stretch the residual quantiles by the fitted scale of each origin."""
@@ -278,7 +281,7 @@ class RandomKernelForecaster:
             "bounds": self.bounds,
             "coefficients": self.coefficients,
         }
-        save_arrays(folder, learned | self.residuals.state())
+        save_arrays(folder, learned | self.inputs.state() | self.residuals.state())
 
     def load(self, folder: Path) -> Self:
         """Read what `save` wrote."""
@@ -292,5 +295,6 @@ class RandomKernelForecaster:
         )
         self.bounds = state["bounds"].astype(np.float64)
         self.coefficients = state["coefficients"].astype(np.float64)
+        self.inputs.restore(state)
         self.residuals.restore(state)
         return self
