@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,54 +89,73 @@ class RateLimit:
         self._interval = politeness.interval
         self._farthest = politeness.longest_wait + 1000 * politeness.interval
         self._times = (0.0, 0.0)
-        self._file: Path | None = None
+        self._folder = folder
         self._lock: AbstractContextManager[object] = threading.Lock()
         if folder is not None:
-            self._file = folder / "next-request"
             self._lock = FileLock(folder / "next-request.lock")
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                with self._lock:
-                    self._write(*self._read(time.time()))
-            except OSError as error:
-                raise SourceError(
-                    f"the folder that keeps the rate limit must be writable. Received: {folder} "
-                    f"({error.strerror or error}); allow writing there or name another"
-                ) from error
+            with self._alone():
+                self._write(*self._read(time.time()))
 
     def wait(self) -> None:
-        """Return when it is the caller's turn."""
+        """Return when it is the caller's turn.
+
+        Raises
+        ------
+        SourceError
+            If the folder cannot be written.
+        """
         while True:
-            with self._lock:
+            with self._alone():
                 now = time.time()
                 following, held = self._read(now)
                 turn = max(now, following, held)
                 self._write(turn + self._interval, held)
             time.sleep(turn - now)
-            with self._lock:
+            with self._alone():
                 if self._read(time.time())[1] <= turn:
                     return
             # Meanwhile everyone was told to wait longer: take another turn, behind that.
 
     def hold(self, seconds: float) -> None:
-        """Give nobody a turn for some seconds, as Yahoo asks with ``retry-after``."""
-        with self._lock:
+        """Give nobody a turn for some seconds, as Yahoo asks with ``retry-after``.
+
+        Raises
+        ------
+        SourceError
+            If the folder cannot be written.
+        """
+        with self._alone():
             now = time.time()
             following, held = self._read(now)
             self._write(following, max(held, now + seconds))
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads and processes out for a moment."""
+        try:
+            if self._folder is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                yield
+        except OSError as error:
+            raise SourceError(
+                f"the folder that keeps the rate limit must be writable. Received: {self._folder} "
+                f"({error.strerror or error}); allow writing there or name another"
+            ) from error
+
     def _read(self, now: float) -> tuple[float, float]:
         """Return when the next turn is free, and until when there is none."""
-        times = self._times
-        if self._file is not None:
+        following, held = self._times
+        if self._folder is not None:
             try:
-                following, held = self._file.read_text("ascii").split()
-                times = float(following), float(held)
-            except (OSError, ValueError):
+                words = (self._folder / "next-request").read_text("ascii").split()
+                following, held = (float(word) for word in words)
+            except (FileNotFoundError, ValueError):
                 return 0.0, 0.0
-        return tuple(value if value <= now + self._farthest else 0.0 for value in times)  # type: ignore[return-value]
+        farthest = now + self._farthest
+        return following if following <= farthest else 0.0, held if held <= farthest else 0.0
 
     def _write(self, following: float, held: float) -> None:
         self._times = (following, held)
-        if self._file is not None:
-            self._file.write_text(f"{following!r} {held!r}\n", "ascii")
+        if self._folder is not None:
+            (self._folder / "next-request").write_text(f"{following!r} {held!r}\n", "ascii")

@@ -199,7 +199,7 @@ class YahooSource:
             usable answer in all attempts; if a split was announced that no bar follows yet; or if the
             calendar of the symbol is not known or lies in another part of the world.
         SourceError
-            If the source has stopped; this symbol was not tried.
+            If the source has stopped and this symbol was not tried, or the state folder cannot be written.
         """
         if not _SYMBOL.fullmatch(symbol) or symbol in {".", ".."}:
             raise SymbolError(symbol, "Yahoo's symbols have letters, digits and .^=&_- only; correct it")
@@ -209,12 +209,14 @@ class YahooSource:
         finished = self._calendars.last_finished_session(symbol, now)
         with _ONE_AT_A_TIME:
             if self._stopped is not None:
-                raise SourceError(
-                    f"Yahoo is not asked any more: {self._stopped}; {symbol} was not tried, try again later"
-                )
-            frame, chart = self._ask(symbol, since)
-        self._agree(symbol, now, str((chart.get("meta") or {}).get("exchangeTimezoneName")))
-        return _read(symbol, since, finished, frame, chart)
+                raise SourceError(f"Yahoo is not asked any more: {self._stopped}; try again later")
+            frame, chart = self._ask(symbol, since, finished)
+        try:
+            self._agree(symbol, now, str(chart["meta"]["exchangeTimezoneName"]))
+            return _read(symbol, since, finished, frame, chart)
+        except (KeyError, TypeError, ValueError) as error:
+            # What yfinance lets pass: a dividend without an amount, for example.
+            raise SymbolError(symbol, _unreadable(error)) from error
 
     def _agree(self, symbol: str, now: datetime.datetime, time_zone: str) -> None:
         """See that the calendar is that of the exchange: another's would let an unfinished bar through."""
@@ -229,7 +231,9 @@ class YahooSource:
             f"calendar in the job, for example `calendars: {{{symbol}: 24/5}}`",
         )
 
-    def _ask(self, symbol: str, since: datetime.date | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+    def _ask(
+        self, symbol: str, since: datetime.date | None, finished: datetime.date
+    ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Have yfinance ask Yahoo, and turn whatever goes wrong into an error that says what."""
         from forecaster.prices.yahoo.transport import Busy, Refused, YahooSession
 
@@ -249,6 +253,8 @@ class YahooSource:
                 start=start, end=end, interval="1d", auto_adjust=False, repair=False, actions=False,
                 keepna=True, timeout=self._politeness.timeout,
             )  # fmt: skip
+        except SourceError:
+            raise
         except Busy as error:
             self._refused(str(error), final=error.final)
             raise SymbolError(
@@ -265,13 +271,8 @@ class YahooSource:
                 raise SymbolError(symbol, f"Yahoo refuses to answer: {what}; try again later") from error
             self._in_a_row = 0
             if session.chart is not None and not session.chart.get("timestamp"):
-                raise SymbolError(symbol, _empty(session.chart, since)) from error
-            text = " ".join(str(error).split())[:160]
-            raise SymbolError(
-                symbol,
-                f"yfinance cannot read Yahoo's answer ({type(error).__name__}: {text}); try again later or "
-                "update yfinance",
-            ) from error
+                raise SymbolError(symbol, _empty(session.chart, since, finished)) from error
+            raise SymbolError(symbol, _unreadable(error)) from error
         self._in_a_row = 0
         if session.chart is None:
             raise SymbolError(symbol, "yfinance did not ask Yahoo for prices; update yfinance or forecaster")
@@ -332,7 +333,7 @@ def _read(
     prices = traded.prices[traded.prices.index <= pd.Timestamp(finished)]
     prices = prices.loc[: prices["close"].last_valid_index()] if prices["close"].notna().any() else prices[:0]
     if prices.empty:
-        raise SymbolError(symbol, _empty(chart, since))
+        raise SymbolError(symbol, _empty(chart, since, finished))
     last: datetime.date = prices.index[-1].date()
     findings = [*_duplicates(symbol, chart, time_zone, finished), *strange]
     findings += [
@@ -412,6 +413,8 @@ def _dividends(
     foreign: list[datetime.date] = []
     for date, event in _events(chart, "dividends", time_zone):
         amount = float(event["amount"])
+        if not np.isfinite(amount):
+            raise ValueError(f"a dividend of {amount} on {date.date()}")
         paid = str(event.get("currency") or currency)
         if paid != currency:
             if (paid, currency) in _MINOR_UNITS:
@@ -444,10 +447,10 @@ def _dividends(
 
 def _duplicates(symbol: str, chart: dict[str, Any], time_zone: str, finished: datetime.date) -> list[Finding]:
     """Say which finished sessions Yahoo has more than once with different closes."""
-    closes = pd.Series(
-        chart["indicators"]["quote"][0]["close"], _dates(chart["timestamp"], time_zone), "float64"
-    )
-    closes = closes[closes.index <= pd.Timestamp(finished)].dropna()
+    dates = _dates(chart["timestamp"], time_zone)
+    closes = pd.Series(chart["indicators"]["quote"][0]["close"], dates, "float64")
+    # Of the newest session the second bar is the quote after the close.
+    closes = closes[(closes.index <= pd.Timestamp(finished)) & (closes.index < dates.max())].dropna()
     different = closes.groupby(level=0).nunique()
     twice = tuple(date.date() for date in different.index[different > 1])
     if not twice:
@@ -456,7 +459,7 @@ def _duplicates(symbol: str, chart: dict[str, Any], time_zone: str, finished: da
         Finding(
             symbol, "conflicting-bars", "warning", len(twice), twice[0],
             f"Yahoo has {len(twice)} sessions twice with different closes",
-            "the first bar is taken, of the newest session the last", twice,
+            "the first bar is taken", twice,
         )
     ]  # fmt: skip
 
@@ -476,10 +479,17 @@ def _unknown(since: datetime.date | None, words: str) -> str:
     return f"Yahoo has no prices since {since - _OVERLAP} ({words}): {_GONE}"
 
 
-def _empty(chart: dict[str, Any], since: datetime.date | None) -> str:
+def _unreadable(error: Exception) -> str:
+    text = " ".join(str(error).split())[:160]
+    return (
+        f"Yahoo's answer cannot be read ({type(error).__name__}: {text}); try again later or update yfinance"
+    )
+
+
+def _empty(chart: dict[str, Any], since: datetime.date | None, finished: datetime.date) -> str:
     """Say what it means that Yahoo knows the symbol and has no finished session of it."""
     began = _first_trade(chart.get("meta") or {})
-    start = _BEGINNING if since is None else since - _OVERLAP
-    if began is not None and began > start:
+    if began is not None and began > finished - _STOPPED:
         return f"newly listed: trading began on {began} and no session is finished; fetch again tomorrow"
-    return f"Yahoo has no finished session since {start}: {_GONE}"
+    start = since - _OVERLAP if since is not None else began
+    return f"Yahoo has no finished session{'' if start is None else f' since {start}'}: {_GONE}"
