@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from forecaster.volatility import VARIANCE_FLOOR
+
 __all__ = [
     "CHANNELS",
     "DECAY",
@@ -22,6 +24,8 @@ __all__ = [
     "expanding_mean",
     "har_features",
     "har_terms",
+    "log_ewma_variance",
+    "log_variance",
     "relative_size",
     "running_mean",
 ]
@@ -102,6 +106,18 @@ def relative_size(returns: Array) -> Array:
     size = np.abs(returns)
     relative: Array = size / np.maximum(expanding_mean(size), VOLATILITY_FLOOR)
     return relative
+
+
+def log_variance(variances: Array) -> Array:
+    """Log of the variance of each session, at least that of `VARIANCE_FLOOR`, shape (n_sessions,)."""
+    logs: Array = np.log(np.maximum(variances, VARIANCE_FLOOR))
+    return logs
+
+
+def log_ewma_variance(variances: Array) -> Array:
+    """Log of the EWMA of the variances up to each session, by `ewma_volatility`, shape (n_sessions,)."""
+    logs: Array = np.log(np.maximum(np.square(ewma_volatility(np.sqrt(variances))), VARIANCE_FLOOR))
+    return logs
 
 
 def har_terms(returns: Array, windows: tuple[int, ...]) -> Array:

@@ -161,13 +161,13 @@ def yang_zhang(frame: pd.DataFrame, window: int = 22) -> Array:
     return result
 
 
-def realised_variance(returns: Array, horizons: Sequence[int]) -> Array:
-    """Sum of squared daily returns over the h sessions after each: what a variance forecast is judged by.
+def realised_variance(variances: Array, horizons: Sequence[int]) -> Array:
+    """Sum of daily variances over the h sessions after each: what a variance forecast is judged by.
 
     Parameters
     ----------
-    returns : ndarray of shape (n_sessions,)
-        Daily log returns.
+    variances : ndarray of shape (n_sessions,)
+        Daily variances: squared returns, or `daily_variance`.
     horizons : sequence of int
 
     Returns
@@ -175,6 +175,6 @@ def realised_variance(returns: Array, horizons: Sequence[int]) -> Array:
     ndarray of shape (n_sessions, n_horizons)
         At least h times `VARIANCE_FLOOR`; NaN while unknown.
     """
-    sums = forward_returns(np.square(returns), horizons)
+    sums = forward_returns(variances, horizons)
     floored: Array = np.maximum(sums, VARIANCE_FLOOR * np.array(horizons, dtype=np.float64))
     return floored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from forecaster import features
+from forecaster import features, volatility
 from forecaster.errors import ParameterError
 from forecaster.returns import forward_returns, log_returns
 
@@ -80,6 +80,8 @@ class Panel:
         What makes the market and the cross-section.
     reference : Panel, optional
         Every series at hand, the market's and those that `select` left out included; itself where not given.
+    range_variances : ndarray of shape (total,), optional
+        Variance of each session from the range of its prices, where that is what is forecast.
     """
 
     symbols: tuple[str, ...]
@@ -90,6 +92,7 @@ class Panel:
     closings: Sessions | None = None
     universe: Universe = Universe()
     reference: Panel | None = None
+    range_variances: Array | None = None
 
     @classmethod
     def from_prices(
@@ -98,6 +101,7 @@ class Panel:
         returns: Literal["total", "price"] = "total",
         market: str | None = None,
         closings: Mapping[str, Sessions] | None = None,
+        variance: Literal["returns", "range"] = "returns",
     ) -> Panel:
         """Build the panel from checked prices.
 
@@ -113,12 +117,15 @@ class Panel:
         closings : mapping of str to ndarray of datetime64, optional
             For symbols of several exchanges: when each session of the prices closed, in UTC. Without it a
             session of one symbol is taken to be over when the session of the same date of any other is.
+        variance : {"returns", "range"}
+            What a session's variance is: its squared return, or `forecaster.volatility.daily_variance`, and
+            the squared return on a session without open, high or low.
 
         Raises
         ------
         ParameterError
-            If there is no series besides the market's, the market is not among the prices, or the closings
-            do not go with the prices.
+            If there is no series besides the market's, the market is not among the prices, the closings do
+            not go with the prices, or the range is asked for and a symbol has none.
         """
         if market is not None and market not in prices:
             raise ParameterError(
@@ -138,6 +145,8 @@ class Panel:
         closed = None if closings is None else _closings(symbols, prices, closings)
         members = tuple(symbol for symbol in symbols if symbol != market)
         every = cls(symbols, offsets, days, closes, values, closed, Universe(members, market))
+        if variance == "range":
+            every = replace(every, range_variances=_range_variances(every, prices))
         return every if market is None else every.select(members)
 
     def __len__(self) -> int:
@@ -193,12 +202,18 @@ class Panel:
             closes=self.closes[keep],
             returns=self.returns[keep],
             closings=None if self.closings is None else self.closings[keep],
+            range_variances=None if self.range_variances is None else self.range_variances[keep],
             reference=self.every,
         )
 
     def last_rows(self) -> Rows:
         """Row of the last session of each series."""
         return self.offsets[1:] - 1
+
+    @property
+    def variances(self) -> Array:
+        """Variance of each session, shape (total,): from its range, or its squared return."""
+        return np.square(self.returns) if self.range_variances is None else self.range_variances
 
     @cached_property
     def closed(self) -> Sessions:
@@ -244,38 +259,69 @@ class Panel:
         universe = universe or self.universe
         if universe.market in self.every.symbols:
             return self.covariate(str(universe.market))
-        return self._mean_of(universe.members, "market")
+        return self._mean_of("market", universe.members, lambda part: self.every.returns[part])
 
     def cross_section(self, universe: Universe | None = None) -> Covariate:
         """Mean over the members of the absolute return over its own expanding mean: about 1 in usual times.
 
         Parameters and result are those of `market`.
         """
-        return self._mean_of((universe or self.universe).members, "cross_section")
+        members = (universe or self.universe).members
+        return self._mean_of(
+            "cross_section", members, lambda part: features.relative_size(self.every.returns[part])
+        )
+
+    def cross_variance(self, universe: Universe | None = None) -> tuple[Covariate, Covariate]:
+        """Means over the members of the log variance of the session, and of its log EWMA.
+
+        Parameters and results are those of `market`.
+        """
+        members, every = (universe or self.universe).members, self.every
+        return (
+            self._mean_of("variance", members, lambda part: features.log_variance(every.variances[part])),
+            self._mean_of(
+                "ewma_variance", members, lambda part: features.log_ewma_variance(every.variances[part])
+            ),
+        )
 
     @cached_property
     def _means(self) -> dict[tuple[str, tuple[str, ...]], Covariate]:
         return {}
 
-    def _mean_of(self, members: tuple[str, ...], kind: Literal["market", "cross_section"]) -> Covariate:
+    def _mean_of(self, name: str, members: tuple[str, ...], values: Callable[[slice], Array]) -> Covariate:
+        """Mean over the members of what ``values`` gives for the rows of each, made once."""
         every = self.every
-        if (kind, members) not in every._means:
+        if (name, members) not in every._means:
             calendar = every.calendar
             total, count = np.zeros(len(calendar)), np.zeros(len(calendar))
             wanted = set(members)
             for symbol, part in zip(every.symbols, every.parts, strict=True):
                 if symbol in wanted:
-                    values = every.returns[part]
                     days = np.searchsorted(calendar, every.sessions[part])
-                    total[days] += values if kind == "market" else features.relative_size(values)
+                    total[days] += values(part)
                     count[days] += 1
             traded = count > 0
             # Who else will trade on a date is not known at the first close of it, so the end of the date is
             # the first moment at which its mean is surely what it will always be.
             wait = np.timedelta64(0 if self.closings is None else 1, "D")
             known = (calendar[traded] + wait).astype("datetime64[s]")
-            every._means[kind, members] = Covariate(known, total[traded] / count[traded])
-        return every._means[kind, members]
+            every._means[name, members] = Covariate(known, total[traded] / count[traded])
+        return every._means[name, members]
+
+
+def _range_variances(panel: Panel, prices: Mapping[str, pd.DataFrame]) -> Array:
+    """Lay the range variances of all series end to end; squared returns where a session has no range."""
+    parts = []
+    for symbol, part in zip(panel.symbols, panel.parts, strict=True):
+        frame = prices[symbol]
+        known = volatility.daily_variance(frame)[1:] if "open" in frame else np.full(1, np.nan)
+        if np.isnan(known).all():
+            raise ParameterError(
+                "variance from the range needs open, high and low. Received: none for "
+                f"{symbol}; take the variance of returns, or prices that have a range"
+            )
+        parts.append(np.where(np.isnan(known), np.square(panel.returns[part]), known))
+    return np.concatenate(parts)
 
 
 def _closings(
@@ -343,6 +389,16 @@ class Windows:
         for part, mine in self.by_series():
             forward = forward_returns(self.panel.returns[part], self.horizons)
             result[mine] = forward[self.rows[mine] - part.start]
+        return result
+
+    @cached_property
+    def realised_variance(self) -> Array:
+        """Sum of the daily variances over each horizon, shape (n_origins, n_horizons); NaN while unknown."""
+        result = np.empty((len(self.rows), len(self.horizons)))
+        variances = self.panel.variances
+        for part, mine in self.by_series():
+            sums = volatility.realised_variance(variances[part], self.horizons)
+            result[mine] = sums[self.rows[mine] - part.start]
         return result
 
     def by_series(self) -> Iterator[tuple[slice, Rows]]:

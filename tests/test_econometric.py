@@ -16,10 +16,16 @@ from numpy.typing import NDArray
 from planted import prices
 
 from forecaster import features
-from forecaster.errors import JobError, NotFittedError
+from forecaster.errors import JobError, NotFittedError, ParameterError
 from forecaster.job import parse_job
 from forecaster.models.base import ResidualQuantiles
-from forecaster.models.econometric import EwmaForecaster, GarchForecaster, HarxForecaster
+from forecaster.models.econometric import (
+    EwmaForecaster,
+    GarchForecaster,
+    HarLogForecaster,
+    HarxForecaster,
+    QlikeForecaster,
+)
 from forecaster.models.econometric import garch as garch_module
 from forecaster.models.econometric.garch import (
     PARAMETERS,
@@ -33,6 +39,7 @@ from forecaster.models.econometric.garch import (
 )
 from forecaster.models.econometric.harx import PENALTY, regressor_names
 from forecaster.quantiles import LEVELS
+from forecaster.volatility import VARIANCE_FLOOR, daily_variance
 from forecaster.walkforward import fit_windows, origin_windows
 from forecaster.windows import Panel, Universe, Windows
 
@@ -254,6 +261,8 @@ MODELS = {
     "rolling": lambda: GarchForecaster(window=300),
     "harx": lambda: HarxForecaster(),
     "lin": lambda: HarxForecaster(cross_section=True, target="daily"),
+    "har_log": lambda: HarLogForecaster(),
+    "qlike_glm": lambda: QlikeForecaster(),
 }
 
 
@@ -571,3 +580,122 @@ def test_a_job_makes_harx_and_lin() -> None:
 def test_a_window_too_short_for_a_fit_is_refused() -> None:
     with pytest.raises(JobError, match=r"models\[0\]\.window: .* greater than or equal to 250.* '100'$"):
         parse_job(job("{kind: gjr_t_fhs, window: 100}"), "t")
+
+
+# Variance as the target
+
+
+def test_har_log_is_least_squares_with_its_mean_put_right() -> None:
+    learned, windows = train(WHOLE), origins(WHOLE)
+    forecast = HarLogForecaster((1, 5, 22)).fit(learned).predict(windows)
+    assert forecast.tails is not None
+
+    def design(of: Windows) -> Array:
+        rows = []
+        for row in of.rows:
+            part = WHOLE.parts[WHOLE.series[row]]
+            squares = WHOLE.returns[part.start : row + 1] ** 2
+            means = [max(squares[-w:].mean(), VARIANCE_FLOOR) for w in (1, 5, 22)]
+            rows.append([1.0, *np.log(means)])
+        return np.array(rows)
+
+    for column, horizon in enumerate(HORIZONS):
+        outcomes = np.array([(WHOLE.returns[row + 1 : row + 1 + horizon] ** 2).sum() for row in learned.rows])
+        outcomes = np.maximum(outcomes, horizon * VARIANCE_FLOOR)
+        x = design(learned)
+        beta = np.linalg.solve(x.T @ x, x.T @ np.log(outcomes))
+        factor = np.mean(outcomes / np.exp(x @ beta))
+        assert factor > 1.0
+        expected = np.exp(design(windows) @ beta) * factor
+        np.testing.assert_allclose(forecast.tails.variance[:, column], expected, rtol=1e-7)
+        ratio = WHOLE_TARGETS[:, column] / np.sqrt(np.exp(x @ beta) * factor)
+        np.testing.assert_allclose(
+            forecast.values[:, column], np.sqrt(expected)[:, None] * np.quantile(ratio, LEVELS), rtol=1e-6
+        )
+
+
+WHOLE_TARGETS = train(WHOLE).targets
+
+
+def test_the_glm_minimises_qlike() -> None:
+    """No nearby coefficients have a lower QLIKE on the training rows, but for the small penalty."""
+    learned = train(WHOLE)
+    model = QlikeForecaster().fit(learned)
+    model.factors = np.ones(len(HORIZONS))  # about 1 by the first-order condition of the constant
+
+    def qlike() -> Array:
+        ratio = np.maximum(learned.realised_variance, 1e-3 * model._base(learned)) / model.variance(learned)
+        return (ratio - np.log(ratio) - 1).mean(axis=0)
+
+    best = qlike()
+    assert model.coefficients is not None
+    for place in range(model.coefficients.shape[1]):
+        for step in (-0.05, 0.05):
+            before = model.coefficients.copy()
+            model.coefficients[:, place] += step
+            assert (qlike() > best - 2e-5).all(), place
+            model.coefficients = before
+
+
+def test_the_mean_of_a_variance_forecast_is_right_in_training() -> None:
+    learned = train(WHOLE)
+    for model in (HarLogForecaster(), QlikeForecaster()):
+        model.fit(learned)
+        ratio = learned.realised_variance / model.variance(learned)
+        np.testing.assert_allclose(ratio.mean(axis=0), 1.0, rtol=1e-9)
+
+
+def test_a_planted_variance_is_forecast() -> None:
+    parameters = TRUTH.copy()
+    returns = {f"S{k}": simulate_gjr(parameters, 3000, 70 + k)[:, 0] for k in range(4)}
+    panel = Panel.from_prices({symbol: prices(values) for symbol, values in returns.items()})
+    learned = fit_windows(panel, panel.calendar[2300], HORIZONS, 250)
+    windows = origin_windows(panel, panel.calendar[2301], panel.calendar[2950], HORIZONS, 250)
+    errors = {}
+    for name, model in {"har_log": HarLogForecaster(), "glm": QlikeForecaster()}.items():
+        variance = model.fit(learned).variance(windows)
+        for column, horizon in enumerate(HORIZONS):
+            true = [horizon_scales(v, parameters, (horizon,))[2301:2951, 0] ** 2 for v in returns.values()]
+            ratio = np.concatenate(true) / variance[:, column]
+            errors[name, horizon] = float(np.mean(ratio - np.log(ratio) - 1))
+    assert errors["glm", 1] < 0.05
+    for horizon in HORIZONS:
+        assert errors["glm", horizon] < errors["har_log", horizon] < 0.3, horizon
+
+
+def ohlc(n: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = prices(simulate_gjr(TRUTH, n, seed)[:, 0])
+    frame["open"] = frame["close"].shift(1, fill_value=100.0) * np.exp(0.002 * rng.standard_normal(n + 1))
+    top, bottom = frame[["open", "close"]].max(axis=1), frame[["open", "close"]].min(axis=1)
+    frame["high"] = top * np.exp(0.005 * rng.random(n + 1))
+    frame["low"] = bottom * np.exp(-0.005 * rng.random(n + 1))
+    return frame
+
+
+def test_the_variance_of_the_range_can_be_the_target() -> None:
+    table = {"A": ohlc(620, 1), "B": ohlc(620, 2)}
+    panel = Panel.from_prices(table, variance="range")
+    np.testing.assert_array_equal(panel.variances[panel.parts[1]], daily_variance(table["B"])[1:])
+    windows = Windows(panel, np.array([300, 5]), (1, 2))
+    expected = [panel.variances[301], panel.variances[301:303].sum()]
+    np.testing.assert_allclose(windows.realised_variance[0], expected)
+    learned = fit_windows(panel, REFIT, HORIZONS, WARM_UP)
+    test = origin_windows(panel, REFIT, panel.calendar[590], HORIZONS, WARM_UP)
+    for model in (HarLogForecaster(), QlikeForecaster()):
+        squared = type(model)().fit(train(Panel.from_prices(table)))
+        assert not np.allclose(model.fit(learned).variance(test), squared.variance(origins_like(test, table)))
+    # A session without a range keeps its squared return; a symbol without any is refused.
+    table["A"].loc[table["A"].index[50], "high"] = np.nan
+    some = Panel.from_prices(table, variance="range")
+    assert some.variances[49] == some.returns[49] ** 2
+    with pytest.raises(
+        ParameterError, match=r"^variance from the range needs .* Received: none for B; take "
+    ):
+        Panel.from_prices({"A": table["A"], "B": PRICES["BBB"]}, variance="range")
+    assert np.array_equal(WHOLE.variances, WHOLE.returns**2)
+    assert panel.select(["B"]).variances.tobytes() == panel.variances[panel.parts[1]].tobytes()
+
+
+def origins_like(windows: Windows, table: dict[str, pd.DataFrame]) -> Windows:
+    return Windows(Panel.from_prices(table), windows.rows, windows.horizons)

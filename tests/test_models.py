@@ -40,6 +40,8 @@ LIGHT = {
         "gjr_t_fhs",
         "harx_fhs",
         "lin",
+        "har_log",
+        "qlike_glm",
         "ridge",
         "quantile_regression",
         "mlp_sklearn",

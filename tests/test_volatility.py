@@ -165,4 +165,4 @@ def test_a_window_of_one_is_refused() -> None:
 def test_realised_variance_is_the_sum_of_the_squares_to_come() -> None:
     returns = np.array([0.5, 0.01, -0.02, 0.03, 0.0])
     expected = [[1e-4, 5e-4], [4e-4, 1.3e-3], [9e-4, 9e-4], [VARIANCE_FLOOR, np.nan], [np.nan, np.nan]]
-    np.testing.assert_allclose(realised_variance(returns, (1, 2)), expected)
+    np.testing.assert_allclose(realised_variance(returns**2, (1, 2)), expected)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from forecaster.job.base import ModelSpec
 
 if TYPE_CHECKING:
     from forecaster.models.base import Forecaster
 
-__all__ = ["EwmaModel", "GarchModel", "GjrModel", "HarxModel", "LinModel"]
+__all__ = [
+    "EwmaModel",
+    "GarchModel",
+    "GjrModel",
+    "HarLogModel",
+    "HarxModel",
+    "LinModel",
+    "QlikeModel",
+]
 
 YEAR = 250
 """Sessions that the longest mean of HARX, and a GARCH fit, look back on."""
@@ -138,3 +146,51 @@ class LinModel(ModelSpec):
         from forecaster.models.econometric import HarxForecaster
 
         return HarxForecaster(cross_section=True, target="daily")
+
+
+class HarLogModel(ModelSpec):
+    """Heterogeneous autoregression of the log variance, pooled over symbols."""
+
+    complexity: ClassVar[int] = 3
+
+    kind: Literal["har_log"]
+    windows: tuple[PositiveInt, ...] = Field((1, 5, 22, 66, 250), min_length=1)
+    """Sessions of the mean variances that serve as regressors."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"HAR of the log variance over {', '.join(map(str, self.windows))} sessions"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return max(self.windows)
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.econometric import HarLogForecaster
+
+        return HarLogForecaster(self.windows)
+
+
+class QlikeModel(ModelSpec):
+    """Log-linear model of the variance that minimises QLIKE: a gamma GLM, pooled over symbols."""
+
+    complexity: ClassVar[int] = 3
+
+    kind: Literal["qlike_glm"]
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return "GLM of the variance by QLIKE, with leverage and the cross-section"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return YEAR
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.econometric import QlikeForecaster
+
+        return QlikeForecaster()

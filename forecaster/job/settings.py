@@ -12,7 +12,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from forecaster.job.base import Date, Name, Share, Spec, Symbol, Text, nearest
 from forecaster.job.convolution import ConvolutionModel
-from forecaster.job.econometric import EwmaModel, GarchModel, GjrModel, HarxModel, LinModel
+from forecaster.job.econometric import (
+    EwmaModel,
+    GarchModel,
+    GjrModel,
+    HarLogModel,
+    HarxModel,
+    LinModel,
+    QlikeModel,
+)
 from forecaster.job.learned import (
     BoostingModel,
     MlpModel,
@@ -36,6 +44,8 @@ AnyModel = Annotated[
     | GjrModel
     | HarxModel
     | LinModel
+    | HarLogModel
+    | QlikeModel
     | RidgeModel
     | QuantileRegressionModel
     | BoostingModel

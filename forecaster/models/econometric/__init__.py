@@ -7,5 +7,6 @@ historical simulation (Barone-Adesi, Giannopoulos and Vosper, 1999).
 from forecaster.models.econometric.ewma import EwmaForecaster
 from forecaster.models.econometric.garch import GarchForecaster
 from forecaster.models.econometric.harx import HarxForecaster
+from forecaster.models.econometric.variance import HarLogForecaster, QlikeForecaster
 
-__all__ = ["EwmaForecaster", "GarchForecaster", "HarxForecaster"]
+__all__ = ["EwmaForecaster", "GarchForecaster", "HarLogForecaster", "HarxForecaster", "QlikeForecaster"]
