@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import os
+import sys
 
 import numpy as np
 import pandas as pd
 
+from forecaster.errors import SourceError
 from forecaster.prices.base import price_table
 from forecaster.prices.store import Fetch, PriceStore
 
@@ -47,3 +50,19 @@ def ingest_own_session(url: str, numbers: list[int], place: int) -> None:
         for day, fetch in ((2, history(number, 2)), (3, Fetch(own))):
             fetched_at = FETCHED + datetime.timedelta(days=day)
             store.write({symbol(number): fetch}, fetched_at=fetched_at, source=f"process {place}")
+
+
+def main() -> None:
+    """Read a store that may not be written, and try to write it."""
+    if os.getuid() == 0:
+        os.setuid(65534)
+    store = PriceStore(sys.argv[1])
+    print(list(store.read().frames))
+    try:
+        store.write({"A": history(1, 1)}, fetched_at=FETCHED, source="test")
+    except SourceError as error:
+        print(error)
+
+
+if __name__ == "__main__":
+    main()

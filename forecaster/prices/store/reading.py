@@ -84,10 +84,11 @@ class Snapshot:
     def symbols(self) -> SymbolIndex:
         """Return every symbol that any row has."""
         names: set[str] = set()
-        for file in (*self.base, *self.amended):
-            parquet = self._prices.parquet(file)
-            for batch in parquet.iter_batches(columns=["symbol"], batch_size=1 << 20):
-                names.update(_names(batch.column(0)))
+        with self._prices.location.errors("read"):
+            for file in (*self.base, *self.amended):
+                parquet = self._prices.parquet(file)
+                for batch in parquet.iter_batches(columns=["symbol"], batch_size=1 << 20):
+                    names.update(batch.column(0).dictionary.to_pylist())
         return SymbolIndex(tuple(sorted(names)))
 
     def amendments(self, index: SymbolIndex, columns: Sequence[str], span: Span) -> Rows:
@@ -291,11 +292,6 @@ def _encode(symbols: pa.ChunkedArray, index: SymbolIndex) -> NDArray[np.int64]:
         table = index.encode(chunk.dictionary.to_pylist())
         parts.append(table[chunk.indices.to_numpy()])
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-
-
-def _names(symbols: pa.Array) -> list[str]:
-    names: list[str] = symbols.dictionary.to_pylist()
-    return names
 
 
 def _group_meets(parquet: pq.ParquetFile, group: int, index: SymbolIndex, span: Span) -> bool:

@@ -151,6 +151,8 @@ class Location:
             return
         import filelock
 
+        if not (self.folder / "prices" / "_delta_log").is_dir():
+            self.require_own()
         with self.errors("write"):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.folder / ".lock", timeout=_LOCK_SECONDS, thread_local=False)
