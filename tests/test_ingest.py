@@ -1,0 +1,540 @@
+"""Prices through the store, by the commands as a user types them: nothing lost, doubled, or said wrongly."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import io
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+from yahoo_server import Bar, Fault, Listing, YahooServer
+
+from forecaster.calendars import Calendars
+from forecaster.prices.base import price_table
+from forecaster.prices.store import Fetch, PriceStore
+from pipelines.cli import app
+from pipelines.data import forecasts_that_saw
+
+TOTALS = ["symbols", "fetched", "fresh", "failed", "added", "changed", "removed", "quarantined", "released"]
+JOB = """
+name: desk
+prices: {prices}
+store: {folder}/store
+workspace: {folder}/workspace
+horizons: [1]
+lookback: 8
+backtest: {{start: 2024-03-01, refit_every: 30}}
+models: [{{kind: zero}}, {{kind: historical}}]
+{more}
+"""
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def done(*arguments: object, code: int = 0) -> str:
+    """Run a command, see that it ends with this code and without a traceback, and give what it printed."""
+    result = call(*arguments)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.stdout
+
+
+def complaint(*arguments: object, code: int = 2) -> str:
+    """Run a command that fails, and give the one line that says why."""
+    result = call(*arguments)
+    assert result.exit_code == code, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("forecaster: ")]
+    return line.removeprefix("forecaster: ")
+
+
+def totals(printed: str) -> dict[str, int]:
+    """Numbers of the summary of an ingest, but for those that are zero."""
+    lines = printed.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.split() == TOTALS)
+    numbers = [int(word.replace(",", "")) for word in lines[place + 1].split()]
+    return {name: number for name, number in zip(TOTALS, numbers, strict=True) if number}
+
+
+def write_job(folder: Path, prices: str = "{kind: files, path: prices.csv}", more: str = "") -> Path:
+    path = folder / "job.yaml"
+    path.write_text(JOB.format(prices=prices, folder=folder, more=more))
+    return path
+
+
+def history(symbol: str, sessions: int = 120, seed: int = 0) -> pd.DataFrame:
+    generator = np.random.default_rng([seed, *symbol.encode()])
+    close = 50 * np.exp(np.cumsum(generator.normal(0, 0.01, sessions)))
+    days = pd.bdate_range("2024-01-01", periods=sessions).strftime("%Y-%m-%d")
+    return pd.DataFrame({"symbol": symbol, "session": days, "close": close.round(2)})
+
+
+def write_prices(folder: Path, *tables: pd.DataFrame) -> None:
+    pd.concat(tables).to_csv(folder / "prices.csv", index=False)
+
+
+def stored(folder: Path) -> dict[str, pd.DataFrame]:
+    return PriceStore(str(folder / "store")).read().frames
+
+
+def test_a_restated_file_is_a_diff_a_quarantine_and_a_decision(tmp_path: Path) -> None:
+    """The life of a store: two fetches, what changed, what waits, what was settled, what was known."""
+    job, tables = write_job(tmp_path), [history("NO"), history("0700")]
+    write_prices(tmp_path, *tables)
+    first = done("ingest", job)
+    assert totals(first) == {"symbols": 2, "fetched": 2, "added": 240}
+    assert first.splitlines()[0] == f"Price store: {tmp_path}/store"
+    assert totals(done("ingest", job)) == {"symbols": 2, "fetched": 2}
+    done("forecast", job, "--output", tmp_path / "then")
+    known_at = json.loads((tmp_path / "then" / "provenance.json").read_text())["store"]["known_at"]
+
+    tables[0].loc[50, "close"] += 1
+    tables[0].loc[60, "close"] = -36.98
+    tables[1].loc[119, "close"] *= 100
+    tables[1] = tables[1].drop(index=70)
+    tables.append(history("LATE"))
+    write_prices(tmp_path, *tables)
+    second = done("ingest", job)
+    assert totals(second) == {
+        "symbols": 3, "fetched": 3, "added": 120, "changed": 3, "removed": 1, "quarantined": 2,
+    }  # fmt: skip
+    assert "quarantined NO 2024-03-25: non-positive-price" in second
+    assert "quarantined 0700 2024-06-14: unit-slip" in second
+    assert "restated sessions: 0700 2, NO 2; `forecaster data diff` shows them" in second
+
+    done("data", "diff", job, "--output", tmp_path / "diff.csv")
+    diff = pd.read_csv(tmp_path / "diff.csv", dtype={"symbol": str}).set_index(["symbol", "session"])
+    assert set(diff.index) == {
+        ("NO", "2024-03-11"), ("NO", "2024-03-25"), ("0700", "2024-06-14"), ("0700", "2024-04-08"),
+    }  # fmt: skip
+    assert diff.loc[("NO", "2024-03-11"), "new"].item() == tables[0].loc[50, "close"]
+    seen = done("data", "diff", job, "--symbols", "NO", "--results", tmp_path / "then")
+    assert f"{tmp_path}/then: 1 forecasts of NO saw old values, of origins 2024-06-14 to 2024-06-14" in seen
+
+    waiting = done("data", "quarantine", job)
+    assert re.search(r"NO +2024-03-25 +-36.98 .* non-positive-price", waiting)
+    assert complaint("data", "accept", job, "NO", "2024-03-25") == (
+        "NO 2024-03-25 cannot be accepted, for no return can be taken of it (non-positive-price); reject it, "
+        "or correct it at the source and ingest again"
+    )
+    assert done("data", "reject", job, "NO", "2024-03-25") == "NO 2024-03-25: rejected\n"
+    assert (
+        done("data", "accept", job, "0700", "2024-06-14", "--reason", "pence")
+        == "0700 2024-06-14: accepted\n"
+    )
+    assert done("data", "accept", job, "0700", "2024-06-14") == "0700 2024-06-14: was already accepted\n"
+    # A decision stands when the same comes again.
+    assert totals(done("ingest", job)) == {"symbols": 3, "fetched": 3}
+    frames = stored(tmp_path)
+    assert frames["0700"]["close"].iloc[-1] == tables[1]["close"].iloc[-1]
+    assert pd.Timestamp("2024-03-25") not in frames["NO"].index
+    assert pd.Timestamp("2024-04-08") not in frames["0700"].index
+    status = done("data", "status", job)
+    assert re.search(r"NO +119 2024-01-01 2024-06-14 .* 0 +2 *\n", status)
+
+    # What was known then is still known, compacted or not, and gives the same forecasts bit for bit.
+    assert "files became" in done("data", "compact", job)
+    done("forecast", job, "--output", tmp_path / "again", "--known-at", known_at)
+    for name in ("forecasts.parquet", "findings.csv", "failures.csv", "quarantine.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "then" / name).read_bytes()
+    provenances = [
+        json.loads((tmp_path / name / "provenance.json").read_text()) for name in ("then", "again")
+    ]
+    assert provenances[0]["data_version"] == provenances[1]["data_version"]
+    assert provenances[1]["store"]["known_at"] == known_at
+
+
+def test_a_quarantined_session_is_left_out_and_said(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    table = history("WTI")
+    table.loc[60, "close"] = -36.98
+    write_prices(tmp_path, table, history("B"))
+    done("ingest", job)
+    by_store = call("forecast", job, "--output", tmp_path / "by-store")
+    direct = tmp_path / "direct.yaml"
+    direct.write_text(job.read_text().replace(f"store: {tmp_path}/store", ""))
+    by_file = call("forecast", direct, "--output", tmp_path / "by-file")
+    for result, name in ((by_store, "by-store"), (by_file, "by-file")):
+        assert result.exit_code == 0
+        assert "warning: quarantined sessions, see quarantine.csv: WTI 1" in result.stderr
+        held = pd.read_csv(tmp_path / name / "quarantine.csv")
+        assert held[["symbol", "session", "close", "codes"]].to_numpy().tolist() == [
+            ["WTI", "2024-03-25", -36.98, "non-positive-price"]
+        ]
+        assert json.loads((tmp_path / name / "provenance.json").read_text())["quarantined"] == 1
+    forecasts = [(tmp_path / name / "forecasts.parquet").read_bytes() for name in ("by-store", "by-file")]
+    assert forecasts[0] == forecasts[1]
+    assert "warning: sessions before the first fetch" in by_store.stderr
+    assert "warning: sessions before the first fetch" not in by_file.stderr
+
+
+def test_later_sessions_change_no_forecast_of_an_evening(tmp_path: Path) -> None:
+    job, table = write_job(tmp_path), history("A", 150)
+    write_prices(tmp_path, table.iloc[:120])
+    done("ingest", job)
+    evening = table["session"].iloc[119]
+    done("forecast", job, "--output", tmp_path / "before", "--as-of", evening)
+    table.loc[120:, "close"] *= 7
+    write_prices(tmp_path, table)
+    assert totals(done("ingest", job))["added"] == 30
+    done("forecast", job, "--output", tmp_path / "after", "--as-of", evening)
+    for name in ("forecasts.parquet", "findings.csv"):
+        assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
+
+
+def test_samples_are_ingested_too(tmp_path: Path) -> None:
+    job = write_job(tmp_path, "{kind: sample, symbols: [SP500, NOPE]}", "minimum_coverage: 0.5")
+    result = call("ingest", job)
+    assert result.exit_code == 3
+    assert totals(result.stdout) == {"symbols": 2, "fetched": 1, "failed": 1, "added": 5031}
+    assert "forecaster: failed NOPE: no sample has this name" in result.stderr
+    below = write_job(tmp_path, "{kind: sample, symbols: [SP500, NOPE]}", "minimum_coverage: 0.6")
+    result = call("ingest", below)
+    assert result.exit_code == 1
+    assert "only 50% of the symbols succeeded, below the minimum coverage of 60%" in result.stderr
+
+
+def test_a_file_that_lost_its_history_removes_nothing(tmp_path: Path) -> None:
+    job, table = write_job(tmp_path), history("A")
+    write_prices(tmp_path, table, history("B"))
+    done("ingest", job)
+    # Later months alone are a supplement; a history with a hole is a mistake.
+    write_prices(tmp_path, table.iloc[100:], history("B").drop(index=range(20, 40)))
+    result = call("ingest", job)
+    assert result.exit_code == 3
+    assert (
+        "forecaster: failed B: a source may lack 5% of what it had; 20 of 120 sessions are gone, the first "
+        "2024-01-29; nothing of it is written" in result.stderr
+    )
+    assert {symbol: len(frame) for symbol, frame in stored(tmp_path).items()} == {"A": 120, "B": 120}
+
+
+def test_some_symbols_and_some_sessions_alone(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    write_prices(tmp_path, history("A"), history("B"))
+    assert totals(done("ingest", job, "--symbols", "B", "--since", "2024-06-01")) == {
+        "symbols": 1, "fetched": 1, "added": 10,
+    }  # fmt: skip
+    assert totals(done("ingest", job)) == {"symbols": 2, "fetched": 2, "added": 230}
+
+
+def test_bad_input_is_said_in_one_line(tmp_path: Path) -> None:
+    job = write_job(tmp_path)
+    write_prices(tmp_path, history("A"))
+    assert "there is no price store at" in complaint("data", "status", job)
+    assert "there is no price store at" in complaint("forecast", job, "--output", tmp_path / "out")
+    assert "--symbols names symbols of the job; 'a' is none (did you mean 'A'?)" in complaint(
+        "ingest", job, "--symbols", "a"
+    )
+    assert "--since is a date written YYYY-MM-DD. Received: 'May'" in complaint(
+        "ingest", job, "--since", "May"
+    )
+    direct = tmp_path / "direct.yaml"
+    direct.write_text(job.read_text().replace(f"store: {tmp_path}/store", ""))
+    assert "the job desk has no price store; name one" in complaint("ingest", direct)
+    known = ("--known-at", "2024-01-01")
+    assert "and the job desk has none; name a `store`" in complaint(
+        "forecast", direct, "--output", tmp_path / "out", *known
+    )
+    done("ingest", job)
+    assert "--known-at is a moment written" in complaint(
+        "forecast", job, "--output", tmp_path / "out", "--known-at", "yesterday"
+    )
+    assert "no symbol can be used" in complaint("forecast", job, "--output", tmp_path / "out", *known)
+    assert "SESSION is a date written YYYY-MM-DD" in complaint("data", "accept", job, "A", "today")
+    assert "A 1999-01-01 is not in the store" in complaint("data", "accept", job, "A", "1999-01-01")
+    assert "there are no finished results" in complaint("data", "diff", job, "--results", tmp_path)
+    done("forecast", job, "--output", tmp_path / "out")
+    assert "give --before too" in complaint("data", "compact", job, "--results", tmp_path / "out")
+    (tmp_path / "prices.csv").unlink()
+    assert "there is no such file or folder" in complaint("ingest", job)
+    (tmp_path / "blocked").write_text("")
+    blocked = tmp_path / "blocked.yaml"
+    blocked.write_text(job.read_text().replace(f"store: {tmp_path}/store", f"store: {tmp_path}/blocked"))
+    write_prices(tmp_path, history("A"))
+    assert "is a file; give another `store`" in complaint("ingest", blocked)
+
+
+MOMENTS = st.datetimes(
+    datetime.datetime(2024, 1, 1), datetime.datetime(2024, 1, 12), timezones=st.just(datetime.UTC)
+)
+DAYS = st.dates(datetime.date(2023, 12, 28), datetime.date(2024, 1, 4)).map(pd.Timestamp)
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("AB"), DAYS, MOMENTS, MOMENTS, st.sampled_from(["accepted", "removed"]))
+    ),
+    st.lists(st.tuples(st.sampled_from("ABC"), DAYS, MOMENTS), max_size=8),
+)
+def test_which_forecasts_saw_old_values(
+    changed: list[tuple[str, pd.Timestamp, datetime.datetime, datetime.datetime, str]],
+    made: list[tuple[str, pd.Timestamp, datetime.datetime]],
+) -> None:
+    columns = ["symbol", "session", "old_fetched_at", "new_fetched_at", "old_status"]
+    restatements = pd.DataFrame(changed, columns=columns).drop_duplicates(
+        ["symbol", "session", "new_fetched_at"]
+    )
+    issued = pd.DataFrame(made, columns=["symbol", "origin", "known_at"])
+    found = forecasts_that_saw(restatements, issued)
+    expected = {}
+    for place, (symbol, origin, known_at) in enumerate(made):
+        sessions = {
+            row.session
+            for row in restatements.itertuples()
+            if (row.symbol, row.old_status) == (symbol, "accepted")
+            and row.session <= origin
+            and row.old_fetched_at <= known_at < row.new_fetched_at
+        }
+        if sessions:
+            expected[place] = (len(sessions), min(sessions))
+    told = found[["restated", "first_restated"]].itertuples(index=True, name=None)
+    assert {place: (count, first) for place, count, first in told} == expected
+
+
+# ------------------------------------------------------------------------------------------------ Yahoo
+
+TODAY = datetime.datetime.now(datetime.UTC)
+CALENDARS = Calendars()
+LAST = CALENDARS.last_finished_session("AAPL", TODAY)
+SESSIONS = [day.date() for day in CALENDARS.sessions("AAPL", LAST - datetime.timedelta(days=200), LAST)]
+
+
+def bars(days: list[datetime.date], split: datetime.date | None = None) -> dict[datetime.date, Bar]:
+    """Prices as traded, four times lower from the day of a split on."""
+    result: dict[datetime.date, Bar] = {}
+    for row, day in enumerate(days):
+        close = (100 + row % 7) / (4 if split and day >= split else 1)
+        result[day] = (close, close * 1.02, close * 0.98, close * 1.01, 1000.0 + row)
+    return result
+
+
+@pytest.fixture
+def yahoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[YahooServer]:
+    with YahooServer({symbol: Listing(bars(SESSIONS)) for symbol in ("AAPL", "MSFT")}) as server:
+        monkeypatch.setenv("FORECASTER_YAHOO_GATEWAY", server.url)
+        yield server
+
+
+def yahoo_job(folder: Path, symbols: str = "AAPL, MSFT", more: str = "") -> Path:
+    prices = f"{{kind: yahoo, symbols: [{symbols}], interval: 0.0, attempts: 2}}"
+    return write_job(folder, prices, f"minimum_coverage: 0.2\n{more}")
+
+
+def asked_since(server: YahooServer, symbol: str) -> list[datetime.date]:
+    """First day asked for, of each request for prices since the last call."""
+    found = [re.search(r"period1=(-?\d+)", path) for _, path in server.charts(symbol)]
+    server.requests.clear()
+    return [datetime.datetime.fromtimestamp(int(match[1]), datetime.UTC).date() for match in found if match]
+
+
+def test_yahoo_is_asked_for_what_is_missing(yahoo: YahooServer, tmp_path: Path) -> None:
+    job = yahoo_job(tmp_path)
+    first = done("ingest", job)
+    assert totals(first) == {"symbols": 2, "fetched": 2, "added": 2 * len(SESSIONS)}
+    assert f"AAPL: newly listed: trading began on {SESSIONS[0]}" in first
+    (since,) = asked_since(yahoo, "AAPL")
+    assert since.year == 1900
+    # Nothing can be new: nothing is asked.
+    assert totals(done("ingest", job)) == {"symbols": 2, "fresh": 2}
+    assert yahoo.requests == []
+    result = call("backtest", job, "--output", tmp_path / "out")
+    assert result.exit_code == 2  # the backtest of the job begins before
+    status = done("data", "status", job)
+    assert re.search(rf"AAPL +{len(SESSIONS)} {SESSIONS[0]} {LAST} +0 ", status)
+
+
+def test_a_store_of_days_ago_is_brought_up_to_date(yahoo: YahooServer, tmp_path: Path) -> None:
+    """Three sessions are missing; one symbol has a new split, which makes it be fetched whole."""
+    old = SESSIONS[:-3]
+    split = SESSIONS[-2]
+    yahoo.listings["MSFT"] = Listing(bars(SESSIONS, split), splits={split: (4.0, 1.0)})
+    before = {symbol: fetch_of(bars(old)) for symbol in ("AAPL", "MSFT")}
+    corrected = bars(SESSIONS)
+    close = corrected[SESSIONS[-5]]
+    corrected[SESSIONS[-5]] = (close[0], close[1], close[2], 101.5, close[4])
+    yahoo.listings["AAPL"] = Listing(corrected)
+    fetched_at = CALENDARS.close("AAPL", old[-1]) + datetime.timedelta(hours=1)
+    store = PriceStore(str(tmp_path / "store"))
+    store.write(before, fetched_at=fetched_at, source="yahoo")
+    job = yahoo_job(tmp_path)
+    stale = call("forecast", job, "--output", tmp_path / "stale")
+    assert re.search(
+        r"warning: the price store is stale: last changed .*, 2 symbols lack sessions, \w+ 3; `forecaster",
+        stale.stderr,
+    )
+    printed = done("ingest", job)
+    assert totals(printed) == {"symbols": 2, "fetched": 2, "added": 6, "changed": 1}
+    assert "restated sessions: AAPL 1" in printed
+    paths = [path for _, path in yahoo.charts()]
+    assert len(paths) == 3
+    (aapl,) = (path for path in paths if "/AAPL?" in path)
+    since = datetime.datetime.fromtimestamp(int(re.search(r"period1=(\d+)", aapl)[1]), datetime.UTC).date()
+    assert old[-1] - datetime.timedelta(days=35) < since <= old[-10]
+    frame = stored(tmp_path)["MSFT"]
+    expected = fetch_of(bars(SESSIONS, split)).prices
+    np.testing.assert_allclose(frame["close"], expected["close"], rtol=1e-6)
+    assert frame["split"].loc[pd.Timestamp(split)] == 4
+    fresh = call("forecast", job, "--output", tmp_path / "fresh")
+    assert "stale" not in fresh.stderr
+    assert json.loads((tmp_path / "fresh" / "provenance.json").read_text())["store"]["sessions_behind"] == 0
+
+
+def fetch_of(prices: dict[datetime.date, Bar]) -> Fetch:
+    table = pd.DataFrame(prices.values(), columns=["open", "high", "low", "close", "volume"])
+    table.index = pd.DatetimeIndex(list(prices)).as_unit("s")
+    return Fetch(price_table(table), (min(prices), max(prices)), full=True)
+
+
+def test_failures_of_yahoo_are_named_and_the_rest_goes_on(yahoo: YahooServer, tmp_path: Path) -> None:
+    gone = Listing({day: bar for day, bar in bars(SESSIONS).items() if day < SESSIONS[60]})
+    wrong = bars(SESSIONS)
+    wrong[SESSIONS[-1]] = (-1.0, 1.0, -2.0, -1.0, 5.0)
+    yahoo.listings |= {"GONE": gone, "WRONG": Listing(wrong)}
+    yahoo.always["CUT"] = Fault(how="cut")
+    job = yahoo_job(tmp_path, "NOPE, AAPL, GONE, CUT, WRONG, X.UNKNOWN")
+    result = call("ingest", job)
+    assert result.exit_code == 3
+    assert totals(result.stdout) == {
+        "symbols": 6, "fetched": 3, "failed": 3, "added": 2 * len(SESSIONS) + 60, "quarantined": 1,
+    }  # fmt: skip
+    said = {line.split()[2].rstrip(":"): line for line in result.stderr.splitlines() if " failed " in line}
+    assert "Yahoo does not know it" in said["NOPE"]
+    assert "gave no usable answer in 2 attempts" in said["CUT"]
+    assert "`calendars: {X.UNKNOWN: XNYS}`" in said["X.UNKNOWN"]
+    assert re.search(f"GONE: newly listed: .*; Yahoo has no close since {SESSIONS[59]}", result.stdout)
+    assert f"quarantined WRONG {LAST}: non-positive-price" in result.stdout
+    # What works is left alone; what failed is tried again.
+    yahoo.always.clear()
+    yahoo.listings["CUT"] = Listing(bars(SESSIONS))
+    again = call("ingest", job)
+    assert again.exit_code == 3
+    assert totals(again.stdout)["added"] == len(SESSIONS)
+    assert totals(again.stdout)["fresh"] == 3
+
+
+def test_a_yahoo_that_refuses_is_left_alone_and_gone_back_to(yahoo: YahooServer, tmp_path: Path) -> None:
+    names = ["AAPL", *(f"S{number}" for number in range(12))]
+    yahoo.listings |= {name: Listing(bars(SESSIONS)) for name in names}
+    yahoo.always |= {name: Fault(429) for name in names[1:]}
+    job = yahoo_job(tmp_path, ", ".join(names)).read_text().replace("attempts: 2", "attempts: 1")
+    (tmp_path / "job.yaml").write_text(job)
+    result = call("ingest", tmp_path / "job.yaml")
+    assert result.exit_code == 1
+    tried = [line for line in result.stderr.splitlines() if "failed S" in line and "not tried" not in line]
+    skipped = [line for line in result.stderr.splitlines() if "failed S" in line and "not tried" in line]
+    assert (len(tried), len(skipped)) == (5, 7)
+    assert set(stored(tmp_path)) == {"AAPL"}
+    yahoo.always.clear()
+    assert totals(done("ingest", tmp_path / "job.yaml")) == {
+        "symbols": 13, "fetched": 12, "fresh": 1, "added": 12 * len(SESSIONS),
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------- processes
+
+
+def ingest_process(arguments: list[str]) -> None:
+    """Run a command in a process of its own, silently."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        app([*arguments], standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Processes that are forked from one that has imported everything and done nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["test_ingest", "deltalake", "pandera.pandas", "pyarrow.parquet", "pipelines.ingest",
+         "forecaster.prices.files", "forecaster.prices.store.store"]
+    )  # fmt: skip
+    return context
+
+
+def universe(folder: Path, symbols: int = 200, sessions: int = 30) -> Path:
+    folder.mkdir(exist_ok=True)
+    write_prices(folder, *(history(f"S{number:03d}", sessions) for number in range(symbols)))
+    return write_job(folder)
+
+
+def assert_as_undisturbed(folder: Path) -> None:
+    """The store holds what the file says, each row once."""
+    frames = stored(folder)
+    rows = pd.read_csv(folder / "prices.csv", parse_dates=["session"])
+    expected = rows.set_index(["symbol", "session"])["close"]
+    found = pd.concat(
+        {symbol: frame["close"] for symbol, frame in frames.items()}, names=["symbol", "session"]
+    )
+    pd.testing.assert_series_equal(found.sort_index(), expected.sort_index(), check_index_type=False)
+    from deltalake import DeltaTable
+
+    raw = DeltaTable(f"{folder}/store/prices").to_pandas(columns=["symbol", "session", "revision"])
+    assert len(raw) == len(expected)
+    assert (raw["revision"] == 0).all()
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_an_ingest_killed_at_any_moment_is_made_whole_by_the_next(
+    kills: int, processes: multiprocessing.context.ForkServerContext, tmp_path: Path
+) -> None:
+    job = universe(tmp_path / "whole")
+    begin = time.monotonic()
+    run(processes, job)
+    seconds = time.monotonic() - begin
+    assert_as_undisturbed(tmp_path / "whole")
+    moments = random.Random(7)
+    left = set()
+    for number in range(kills):
+        folder = tmp_path / f"kill-{number}"
+        job = universe(folder)
+        process = processes.Process(target=ingest_process, args=(["ingest", str(job)],))
+        process.start()
+        process.join(moments.uniform(0.05, seconds))
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with contextlib.suppress(Exception):
+            left.add(len(stored(folder)))
+        run(processes, job)
+        assert_as_undisturbed(folder)
+    assert left, "no kill came after the first write"
+
+
+def run(context: multiprocessing.context.ForkServerContext, job: Path, *more: str) -> None:
+    process = context.Process(target=ingest_process, args=(["ingest", str(job), *more],))
+    process.start()
+    process.join(300)
+    assert process.exitcode == 0
+
+
+def test_eight_processes_with_the_same_symbols_lose_and_double_nothing(
+    processes: multiprocessing.context.ForkServerContext, tmp_path: Path
+) -> None:
+    job = universe(tmp_path, symbols=60)
+    names = [f"S{number:03d}" for number in range(60)]
+    chosen = [names[start : start + 25] for start in range(0, 40, 5)]
+    started = []
+    for some in chosen:
+        arguments = ["ingest", str(job), "--symbols", ",".join(some)]
+        started.append(processes.Process(target=ingest_process, args=(arguments,)))
+        started[-1].start()
+    for process in started:
+        process.join(300)
+        assert process.exitcode == 0
+    assert_as_undisturbed(tmp_path)
