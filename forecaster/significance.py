@@ -19,6 +19,7 @@ __all__ = [
     "confidence_set",
     "daily_losses",
     "diebold_mariano",
+    "mean_ratios",
     "superior_ability",
     "verdicts",
 ]
@@ -401,6 +402,28 @@ def _better(losses: pd.DataFrame, model: str, other: str, horizon: int, in_set: 
     return lower and float(in_set[other]) <= CONFIDENCE_SET_SIZE
 
 
+def _relative_losses(losses: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Daily losses over the reference's mean loss at each horizon, averaged over horizons."""
+    # A day counts only with every horizon, or the longest would be left out of the last weeks unevenly.
+    wide = losses.unstack("horizon").dropna()
+    unit = wide[reference].to_numpy().mean(axis=0)
+    return pd.DataFrame({model: (wide[model].to_numpy() / unit).mean(axis=1) for model in losses.columns})
+
+
+def mean_ratios(losses: pd.DataFrame, reference: str) -> dict[str, float]:
+    """Loss of each model relative to the reference's, averaged over horizons on the days that all have.
+
+    Parameters
+    ----------
+    losses : DataFrame
+        As `daily_losses` gives them.
+    reference : str
+        The model whose mean loss at each horizon is the unit.
+    """
+    daily = _relative_losses(losses, reference)
+    return {str(model): float(daily[model].mean()) for model in daily}
+
+
 @dataclass(frozen=True)
 class Champion:
     """The model that the job shall use, and why."""
@@ -428,10 +451,7 @@ def choose_champion(losses: pd.DataFrame, by_complexity: Sequence[str], referenc
     reference : str
         The model whose mean loss at each horizon is the unit.
     """
-    # A day counts only with every horizon, or the longest would be left out of the last weeks unevenly.
-    wide = losses.unstack("horizon").dropna()
-    unit = wide[reference].to_numpy().mean(axis=0)
-    daily = pd.DataFrame({model: (wide[model].to_numpy() / unit).mean(axis=1) for model in by_complexity})
+    daily = _relative_losses(losses[list(by_complexity)], reference)
     ratios = {model: float(daily[model].mean()) for model in by_complexity}
     horizon = int(losses.index.get_level_values("horizon").max())
     simplest = by_complexity[0]

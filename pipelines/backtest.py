@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError
 from forecaster.job import Job
 from forecaster.models.base import Forecaster, SeesKernels
+from forecaster.quantiles import TAIL_COLUMNS, QuantileForecast, quantile_columns
+from forecaster.returns import forward_returns
 from forecaster.scores import row_scores, score_table
-from forecaster.significance import Champion, choose_champion, daily_losses, verdicts
+from forecaster.significance import Champion, choose_champion, daily_losses, mean_ratios, verdicts
 from forecaster.walkforward import Fold, FoldForecast, backtest, folds, forecast_table
+from forecaster.windows import Windows
 from pipelines.loading import JobData, without
 from pipelines.results import write_json, write_quality, write_table
 
@@ -24,6 +28,7 @@ Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps are done, and how many there are."""
 
 LAG_COLUMNS = ["model", "channel", "filter", "lag", "weight"]
+KEYS = ["model", "symbol", "origin", "horizon"]
 RESPONSE_COLUMNS = ["model", "channel", "filter", "period", "magnitude", "phase"]
 
 
@@ -38,6 +43,9 @@ class BacktestResult:
     folds : list of Fold
     forecasts : DataFrame
         One row a model, symbol, origin and horizon.
+    tails : DataFrame
+        Tail means and variance of those of these forecasts that state them: ``model, symbol, origin,
+        horizon, tail_low, tail_high, variance``.
     scores : DataFrame
         ``model, symbol, horizon, metric, value``.
     models : DataFrame
@@ -47,6 +55,8 @@ class BacktestResult:
         ``model, fold, horizon, crps, fit_seconds``.
     verdicts : DataFrame
         As `forecaster.significance.verdicts` gives them.
+    variance_verdicts : DataFrame
+        The same on the QLIKE of the variance, among the models that state one; empty where none does.
     champion : Champion
     baseline : str
         The best baseline.
@@ -58,10 +68,12 @@ class BacktestResult:
     data: JobData
     folds: list[Fold]
     forecasts: pd.DataFrame
+    tails: pd.DataFrame
     scores: pd.DataFrame
     models: pd.DataFrame
     fold_scores: pd.DataFrame
     verdicts: pd.DataFrame
+    variance_verdicts: pd.DataFrame
     champion: Champion
     baseline: str
     lag_weights: pd.DataFrame
@@ -111,24 +123,38 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
             f"{span.start} on and prices until {data.panel.calendar[-1]}; start earlier"
         )
     total = len(job.models) * len(over)
-    tables, fold_rows, kernels, parameters = [], [], [], {}
+    fold_rows, kernels, parameters = [], [], {}
+    tables: dict[str, list[pd.DataFrame]] = {spec.name: [] for spec in job.models}
+    naive_errors = _naive_errors(over[0].train)
     builders = {spec.name: _builder(job, number) for number, spec in enumerate(job.models)}
     progress(job.models[0].name, 0, total)
     for done, result in enumerate(backtest(builders, over), start=1):
         following = job.models[min(done // len(over), len(job.models) - 1)].name
         progress(following, done, total)
         table = forecast_table(result.model, result.fold.test, result.forecast)
-        table["crps"] = row_scores(table)["crps"]
+        extra = _beside(result.fold.test, result.forecast, naive_errors)
+        table = pd.concat([table, extra], axis=1)
+        rows = row_scores(table)
+        table["crps"], table["qlike"] = rows["crps"], rows.get("qlike", np.nan)
         fold_rows.append(_fold_rows(result, table))
         parameters[result.model] = result.fitted.parameters
         if result.fold is over[-1] and isinstance(result.fitted, SeesKernels):
             kernels.append(_kernel_views(result.model, result.fitted))
-        tables.append(table)
-    forecasts = pd.concat(tables, ignore_index=True)
+        tables[result.model].append(table)
     fold_scores = pd.concat(fold_rows, ignore_index=True)
-    known = forecasts.loc[forecasts["crps"].notna(), ["model", "symbol", "origin", "horizon", "crps"]]
-    forecasts = forecasts.drop(columns="crps")
-    losses = daily_losses(known)
+    scores, parts, tails, known = [], [], [], []
+    # What only the scores need is let go model by model: it would double the table of forecasts.
+    for of_model in tables.values():
+        whole = pd.concat(of_model, ignore_index=True)
+        of_model.clear()
+        known.append(whole.loc[whole["crps"].notna(), [*KEYS, "crps", "qlike"]])
+        scores.append(score_table(whole.drop(columns=["crps", "qlike"])))
+        if whole["variance"].notna().any():
+            tails.append(whole[[*KEYS, *TAIL_COLUMNS]])
+        parts.append(whole[[*KEYS, "y", *quantile_columns()]])
+    forecasts = pd.concat(parts, ignore_index=True)
+    rows = pd.concat(known, ignore_index=True)
+    losses = daily_losses(rows)
     names = [spec.name for spec in job.models]
     by_complexity = sorted(
         names,
@@ -142,15 +168,61 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         data=data,
         folds=over,
         forecasts=forecasts,
-        scores=score_table(forecasts),
+        tails=_stack(tails, [*KEYS, *TAIL_COLUMNS]),
+        scores=pd.concat(scores, ignore_index=True),
         models=_models(job, fold_scores, parameters),
         fold_scores=fold_scores,
         verdicts=verdicts(losses[names], baseline, historical),
+        variance_verdicts=_variance_verdicts(job, rows, historical),
         champion=champion,
         baseline=baseline,
         lag_weights=_stack([weights for weights, _ in kernels], LAG_COLUMNS),
         frequency_responses=_stack([responses for _, responses in kernels], RESPONSE_COLUMNS),
     )
+
+
+def _naive_errors(train: Windows) -> dict[str, NDArray[np.float64]]:
+    """Mean absolute outcome of each symbol over the first training origins, at each horizon."""
+    sizes = np.abs(train.targets)
+    return {
+        train.panel.symbols[train.series[mine[0]]]: sizes[mine].mean(axis=0) for _, mine in train.by_series()
+    }
+
+
+def _beside(
+    windows: Windows, forecast: QuantileForecast, naive_errors: dict[str, NDArray[np.float64]]
+) -> pd.DataFrame:
+    """Columns that scores need beside the forecasts, in the rows of `forecast_table`; NaN where unknown."""
+    realised = np.empty_like(windows.targets)
+    for part, mine in windows.by_series():
+        ahead = forward_returns(np.square(windows.panel.returns[part]), windows.horizons)
+        realised[mine] = ahead[windows.rows[mine] - part.start]
+    unknown = np.full(len(windows.horizons), np.nan)
+    of_symbol = np.array([naive_errors.get(symbol, unknown) for symbol in windows.panel.symbols])
+    columns = {
+        "scale": windows.scales,
+        "naive_error": of_symbol[windows.series],
+        "realised_variance": realised,
+    }
+    tails = forecast.tails
+    for name, stated in zip(
+        TAIL_COLUMNS, (None,) * 3 if tails is None else (tails.low, tails.high, tails.variance), strict=True
+    ):
+        columns[name] = np.full(realised.shape, np.nan) if stated is None else stated
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+
+
+def _variance_verdicts(job: Job, rows: pd.DataFrame, historical: str | None) -> pd.DataFrame:
+    """Judge the variances, against the baseline whose QLIKE is the lowest over all horizons."""
+    stated = rows.dropna(subset="qlike")
+    names = [spec.name for spec in job.models if (stated["model"] == spec.name).any()]
+    baselines = [spec.name for spec in job.models if spec.baseline and spec.name in names]
+    if not baselines:
+        return pd.DataFrame()
+    losses = daily_losses(stated, "qlike")[names]
+    ratios = mean_ratios(losses, baselines[0])
+    reference = historical if historical in names else None
+    return verdicts(losses, min(baselines, key=lambda name: ratios[name]), reference, "qlike")
 
 
 def _kernel_views(name: str, model: SeesKernels) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -200,6 +272,10 @@ def write_backtest(job: Job, result: BacktestResult, folder: Path) -> None:
     write_table(result.scores, folder / "scores.csv")
     write_table(result.models, folder / "models.csv")
     write_table(result.verdicts, folder / "verdict.csv")
+    if len(result.tails):
+        write_table(result.tails, folder / "tails.parquet")
+    if len(result.variance_verdicts):
+        write_table(result.variance_verdicts, folder / "verdict_variance.csv")
     write_table(result.lag_weights, folder / "kernel_weights.csv")
     write_table(result.frequency_responses, folder / "kernel_responses.csv")
     write_quality(result.data.prices, folder)

@@ -57,6 +57,8 @@ def volatile() -> BacktestResult:
 def test_a_random_walk_is_judged_no_skill(walk: BacktestResult) -> None:
     for model in ("ewma_fhs", "ridge", "boosting", "convolution"):
         assert words(walk, model, "skill") == ["no skill"] * 2, model
+    # The unconditional past belongs to the models that may be the best.
+    assert words(walk, "historical", "confidence_set") == ["in"] * 2
     assert walk.champion.model in ("zero", "historical")
 
 
@@ -69,6 +71,8 @@ def test_the_direction_of_a_random_walk_is_not_forecast(walk: BacktestResult) ->
 def test_changing_volatility_is_found(volatile: BacktestResult) -> None:
     for model in ("ewma_fhs", "boosting", "convolution"):
         assert words(volatile, model, "skill") == ["skill"] * 2, model
+    assert words(volatile, "historical", "confidence_set") == ["out"] * 2
+    assert words(volatile, volatile.champion.model, "confidence_set") == ["in"] * 2
     assert words(volatile, "zero", "verdict") == ["worse"] * 2
     assert volatile.champion.model not in ("zero", "historical")
 
@@ -85,11 +89,13 @@ def test_the_same_returns_shuffled_lose_the_skill() -> None:
     result = judge([rng.permutation(garch(SESSIONS, seed)) for seed in range(10, 10 + SERIES)])
     for model in ("ewma_fhs", "boosting", "convolution"):
         assert words(result, model, "skill") == ["no skill"] * 2, model
+    assert words(result, "historical", "confidence_set") == ["in"] * 2
 
 
 def test_a_mean_that_is_there_is_found() -> None:
     result = judge([autoregression(SESSIONS, seed, 0.25) for seed in range(SERIES)])
     assert words(result, "ridge", "skill")[0] == "skill"
+    assert words(result, "historical", "confidence_set")[0] == "out"
     assert words(result, "ridge", "verdict")[0] in ("better", "best baseline")
     scores = result.scores.query("symbol == '*' and horizon == 1").set_index(["model", "metric"])["value"]
     explained = 1 - (scores["ridge", "rmse"] / scores["zero", "rmse"]) ** 2

@@ -64,6 +64,8 @@ def test_the_results_are_whole(finished: RunResult, workspace: Path) -> None:
         "report.html",
         "scores.csv",
         "summary.json",
+        # Where a model states its tails.
+        *(["tails.parquet", "verdict_variance.csv"] if len(finished.backtest.tails) else []),
         "verdict.csv",
     }
     summary = json.loads((workspace / "out" / "summary.json").read_text())

@@ -399,6 +399,20 @@ def test_further_columns_give_further_losses() -> None:
     assert full.iloc[2].isna().all()
 
 
+def test_rows_without_tails_stand_beside_rows_with_them() -> None:
+    plain = table([0.3, -2.0], NORMAL)
+    mixed = with_tails(pd.concat([plain, plain], ignore_index=True))
+    mixed.loc[2:, ["tail_low", "tail_high", "variance"]] = np.nan
+    rows, apart = row_scores(mixed), row_scores(with_tails(plain))
+    pd.testing.assert_frame_equal(rows.iloc[:2], apart)
+    without = row_scores(plain)
+    pd.testing.assert_frame_equal(rows.iloc[2:][without.columns].reset_index(drop=True), without)
+    tailed = ["fissler_ziegel_0.01", "fissler_ziegel_0.05", "qlike", "mse_log_variance"]
+    assert rows.iloc[2:][tailed].isna().to_numpy().all()
+    none = row_scores(mixed.iloc[2:])
+    assert not set(tailed) & set(none.columns)
+
+
 def test_a_scale_of_zero_gives_no_number() -> None:
     rows = row_scores(with_tails(table([0.1], NORMAL), scale=0.0, naive_error=np.nan))
     assert rows[["crps_normalised", "mase"]].isna().to_numpy().all()

@@ -19,12 +19,14 @@ from scipy import stats
 from forecaster.errors import ParameterError
 from forecaster.models.econometric import EwmaForecaster
 from forecaster.models.naive import HistoricalForecaster
-from forecaster.scores import row_scores
+from forecaster.quantiles import LEVELS
+from forecaster.scores import crps, row_scores
 from forecaster.significance import (
     choose_champion,
     confidence_set,
     daily_losses,
     diebold_mariano,
+    mean_ratios,
     superior_ability,
     verdicts,
 )
@@ -539,6 +541,15 @@ def test_a_model_is_promoted_at_five_percent(gain: float, promoted: bool) -> Non
     assert (verdict == "better") == promoted
 
 
+def test_ratios_are_means_over_horizons_on_the_days_that_all_have() -> None:
+    short, long = (
+        losses_of(1, a=np.array([1.0, 3.0, 99.0]), b=np.array([2.0, 2.0, 99.0])),
+        losses_of(5, a=np.array([8.0, 8.0]), b=np.array([4.0, 12.0])),
+    )
+    assert mean_ratios(pd.concat([short, long]), "b") == pytest.approx({"a": (2 / 2 + 8 / 8) / 2, "b": 1.0})
+    assert mean_ratios(short, "a") == pytest.approx({"a": 1.0, "b": 1.0})
+
+
 def test_equal_models_leave_the_simpler() -> None:
     equal = 1.0 + 0.01 * NOISE
     champion = choose_champion(losses_of(1, b=equal, a=equal), ["b", "a"], "a")
@@ -614,3 +625,96 @@ def test_planted_skill_is_found_and_none_is_found_where_there_is_none() -> None:
         table = verdicts(losses, "historical", "historical")
         assert set(table["skill"]) == {"no skill"}
         assert choose_champion(losses, simplest_first, "historical").model == "historical"
+
+
+def losses_of_forecasts(y: Array, models: dict[str, Array]) -> pd.DataFrame:
+    """Daily CRPS at one session of quantiles of shape (n_series, n_days, n_levels), series after series."""
+    n_series, n_days = y.shape
+    days = pd.date_range("2000-01-01", periods=n_days)
+    frames = [
+        pd.DataFrame(
+            {
+                "model": name,
+                "symbol": np.repeat([f"S{number}" for number in range(n_series)], n_days),
+                "origin": np.tile(days, n_series),
+                "horizon": 1,
+                "crps": crps(y, values).ravel(),
+            }
+        )
+        for name, values in models.items()
+    ]
+    return daily_losses(pd.concat(frames, ignore_index=True))
+
+
+def planted_garch(rng: np.random.Generator, n_series: int, n_days: int) -> tuple[Array, Array]:
+    """Returns of GARCH(1,1) with Student shocks, and the volatility that was known the evening before."""
+    variance, sigma = np.ones(n_series), np.empty((n_series, n_days))
+    y = np.empty((n_series, n_days))
+    for t in range(n_days):
+        sigma[:, t] = np.sqrt(variance)
+        y[:, t] = sigma[:, t] * rng.standard_t(6, n_series) / math.sqrt(1.5)
+        variance = 0.02 + 0.1 * y[:, t] ** 2 + 0.88 * variance
+    return 0.01 * y, 0.01 * sigma
+
+
+STUDENT = stats.t.ppf(LEVELS, 6) / math.sqrt(1.5)
+
+
+def test_a_known_volatility_is_found_in_a_field_and_a_shuffled_one_is_not() -> None:
+    rng = np.random.default_rng(40)
+    y, sigma = planted_garch(rng, 3, 1500)
+    flat = np.broadcast_to(np.quantile(y, LEVELS), (*y.shape, len(LEVELS)))
+    models = {"historical": flat, "known": sigma[..., None] * STUDENT}
+    # The right volatilities on the wrong days, four times.
+    models |= {f"shuffled {k}": rng.permuted(sigma, axis=1)[..., None] * STUDENT for k in range(4)}
+    losses = losses_of_forecasts(y, models)
+    table = verdicts(losses, "historical", "historical").set_index("model")
+    assert list(table.loc["known", ["verdict", "skill", "confidence_set"]]) == ["better", "skill", "in"]
+    assert table.loc["historical", "confidence_set"] == "out"
+    assert table["spa_p_value"]["historical"] < 0.01
+    for k in range(4):
+        assert table.loc[f"shuffled {k}", "skill"] == "no skill"
+        assert table.loc[f"shuffled {k}", "confidence_set"] == "out"
+    assert choose_champion(losses, list(models), "historical").model == "known"
+    # The days shuffled under the forecasts: nothing is left to be found.
+    order = rng.permutation(y.shape[1])
+    table = verdicts(losses_of_forecasts(y[:, order], models), "historical", "historical").set_index("model")
+    assert set(table["skill"]) == {"no skill"}
+    assert table.loc["historical", "confidence_set"] == "in"
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_mean_of_known_explained_variance_is_found_by_its_size(found: bool) -> None:
+    rng = np.random.default_rng(41)
+    explained = 0.04
+    mean = math.sqrt(explained) * rng.standard_normal((4, 1500))
+    y = mean + math.sqrt(1 - explained) * rng.standard_normal(mean.shape)
+    if not found:
+        mean = rng.permuted(mean, axis=1)
+    normal = stats.norm.ppf(LEVELS)
+    models = {
+        "historical": np.broadcast_to(normal, (*y.shape, len(LEVELS))),
+        "known": mean[..., None] + math.sqrt(1 - explained) * normal,
+    }
+    table = verdicts(losses_of_forecasts(y, models), "historical", "historical").set_index("model")
+    assert table.loc["known", "skill"] == ("skill" if found else "no skill")
+    assert table.loc["historical", "confidence_set"] == ("out" if found else "in")
+    if found:
+        # CRPS is proportional to the scale of the error.
+        assert table.loc["known", "crps_ratio"] == pytest.approx(math.sqrt(1 - explained), abs=0.01)
+
+
+def test_a_random_walk_has_no_skill_in_a_field_of_windows() -> None:
+    rng = np.random.default_rng(42)
+    y = rng.standard_t(5, (3, 1700))
+    models = {}
+    for window in (20, 60, 120, 250, 500):
+        past = np.lib.stride_tricks.sliding_window_view(y, window, axis=1)[:, 500 - window : -1]
+        models[f"last {window}"] = past.std(axis=-1)[..., None] * stats.t.ppf(LEVELS, 5) / math.sqrt(5 / 3)
+    models["historical"] = np.broadcast_to(stats.t.ppf(LEVELS, 5), (3, 1200, len(LEVELS)))
+    losses = losses_of_forecasts(y[:, 500:], models)
+    table = verdicts(losses, "historical", "historical").set_index("model")
+    assert set(table["skill"]) == {"no skill"}
+    assert table.loc["historical", "confidence_set"] == "in"
+    assert list(table.loc["last 20", ["verdict", "confidence_set"]]) == ["worse", "out"]
+    assert choose_champion(losses, ["historical", *sorted(models)[1:]], "historical").model == "historical"

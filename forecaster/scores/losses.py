@@ -155,7 +155,10 @@ def log_variance_error(variance: Array, proxy: Array) -> Array:
 
 
 def forecast_of(forecasts: pd.DataFrame) -> QuantileForecast:
-    """Take the forecasts out of a table, as one horizon; with tails where the table has their columns.
+    """Take the forecasts out of a table, as one horizon; with tails where some row states them.
+
+    In other rows the distribution is taken to end at its outermost quantiles; a variance there is zero and
+    means nothing.
 
     Raises
     ------
@@ -175,8 +178,21 @@ def forecast_of(forecasts: pd.DataFrame) -> QuantileForecast:
         raise ParameterError(
             f"a table of forecasts has all columns of the tails or none. Missing: {', '.join(lacking)}"
         )
-    columns = (forecasts[name].to_numpy(dtype=np.float64)[:, None] for name in TAIL_COLUMNS)
-    return QuantileForecast(values, (1,), Tails(*columns))
+    stated = _states_tails(forecasts)[:, None]
+    if not stated.any():
+        return QuantileForecast(values, (1,))
+    low, high, variance = (forecasts[name].to_numpy(dtype=np.float64)[:, None] for name in TAIL_COLUMNS)
+    tails = Tails(
+        np.where(stated, low, values[:, :, 0]),
+        np.where(stated, high, values[:, :, -1]),
+        np.where(stated, variance, 0.0),
+    )
+    return QuantileForecast(values, (1,), tails)
+
+
+def _states_tails(forecasts: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose model states its tails."""
+    return np.asarray(forecasts[list(TAIL_COLUMNS)].notna().to_numpy().all(axis=1))
 
 
 def row_scores(forecasts: pd.DataFrame) -> pd.DataFrame:
@@ -232,13 +248,15 @@ def row_scores(forecasts: pd.DataFrame) -> pd.DataFrame:
     if "naive_error" in forecasts:
         columns["mase"] = columns["absolute_error"] / _positive(forecasts["naive_error"])
     if forecast.tails is not None:
+        stated = known & _states_tails(forecasts)
         for level in RISK_LEVELS:
             shortfall = expected_shortfall(values, forecast.tails.low[:, 0], level)
             at_risk = values[:, LEVELS.index(level)]
-            columns[f"fissler_ziegel_{level!r}"] = fissler_ziegel(y, at_risk, shortfall, level)
+            joint = fissler_ziegel(y, at_risk, shortfall, level)
+            columns[f"fissler_ziegel_{level!r}"] = np.where(stated, joint, np.nan)
         if "realised_variance" in forecasts:
             variance = forecast.tails.variance[:, 0]
-            proxy = np.where(known, forecasts["realised_variance"].to_numpy(dtype=np.float64), np.nan)
+            proxy = np.where(stated, forecasts["realised_variance"].to_numpy(dtype=np.float64), np.nan)
             columns["qlike"] = qlike(variance, proxy)
             columns["mse_log_variance"] = log_variance_error(variance, proxy)
     return pd.DataFrame(columns, index=forecasts.index)
