@@ -1,7 +1,7 @@
 # `make` lists the targets. `make run` and `make test` need nothing but Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all lint check docs setup setup-dev lock clean
+.PHONY: help run test test-all lint check docs bench setup setup-dev setup-peers lock lock-peers clean
 
 # Refused in one line, here, before a recipe starts: a recipe that fails adds a line of make's own.
 refusal = $(shell PYTHON='$(PYTHON)' .ci/find-python 2>&1 >/dev/null)
@@ -16,7 +16,7 @@ compile = uv pip compile pyproject.toml --group build --universal --fork-strateg
 	--generate-hashes --no-annotate --no-header --quiet
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: setup ## set up and run the main job on bundled real prices, offline
 	.venv/bin/forecaster run configs/quickstart.yaml
@@ -38,17 +38,27 @@ check: lint test-all ## check everything: run this before a commit
 docs: setup ## draw the pictures of docs/ anew
 	.venv/bin/python docs/make_images.py
 
+bench: setup-dev setup-peers ## measure speed and memory beside the peers; arguments in ARGUMENTS, such as --quick
+	.venv/bin/python tests/benchmarks/speed.py $(ARGUMENTS)
+
 setup: ## make .venv with what the application needs
 	$(setup) core
 
 setup-dev: ## make .venv with what the tests and checks need as well
 	$(setup) dev
 
+setup-peers: ## make .venv-peers with the libraries that `make bench` measures beside ours
+	@PYTHON='$(PYTHON)' .ci/setup-peers
+
 lock: ## remake both lock files from pyproject.toml (needs uv; delete them first to take the newest versions)
 	$(compile) --output-file requirements.lock
 	$(compile) --extra dev --constraints requirements.lock --output-file requirements-dev.lock
 
-clean: ## remove .venv and the caches; workspace/ stays
+lock-peers: ## remake the lock file of the peers from tests/benchmarks/peers.in (needs uv)
+	uv pip compile tests/benchmarks/peers.in --universal --fork-strategy fewest --python-version 3.11 \
+		--generate-hashes --no-annotate --no-header --quiet --output-file requirements-peers.lock
+
+clean: ## remove .venv, .venv-peers and the caches; workspace/ stays
 	@if [ -e .venv ]; then rm -rf .venv-old && mv .venv .venv-old; fi
-	rm -rf .venv-old .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv-old .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find forecaster pipelines dashboards tests -name __pycache__ -type d -prune -exec rm -rf {} +
