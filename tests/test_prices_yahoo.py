@@ -521,6 +521,13 @@ def test_a_renamed_symbol_is_not_stored_under_its_old_name(yahoo: YahooServer) -
         source(yahoo, "FB").load("FB")
 
 
+def test_months_are_not_taken_for_days(yahoo: YahooServer) -> None:
+    # Yahoo widens the bars of some symbols when all of their history is asked for.
+    yahoo.listings["OLD"] = Listing(bars(JUNE), meta={"dataGranularity": "1mo"})
+    with pytest.raises(SymbolError, match="OLD: Yahoo answers with bars of 1mo where days were asked for"):
+        source(yahoo, "OLD").load("OLD")
+
+
 @pytest.mark.parametrize("symbol", ["A/B", "A B", "", "..", "A?x=1", "Ä", ".X"])
 def test_what_cannot_be_a_symbol_is_not_asked_for(yahoo: YahooServer, symbol: str) -> None:
     with pytest.raises(SymbolError, match="Yahoo's symbols have letters, digits and"):

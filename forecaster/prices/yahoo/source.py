@@ -215,7 +215,7 @@ class YahooSource:
             self._agree(symbol, now, str(chart["meta"]["exchangeTimezoneName"]))
             return _read(symbol, since, finished, frame, chart)
         except (KeyError, TypeError, ValueError) as error:
-            # What yfinance lets pass: a dividend without an amount, for example.
+            # What yfinance lets pass: an infinite dividend, for example.
             raise SymbolError(symbol, _unreadable(error)) from error
 
     def _agree(self, symbol: str, now: datetime.datetime, time_zone: str) -> None:
@@ -309,12 +309,17 @@ def _read(
     chart: dict[str, Any],
 ) -> Fetched:
     """Make prices as traded of what yfinance and Yahoo returned."""
-    meta = chart.get("meta") or {}
+    meta = chart["meta"]
     answered = str(meta.get("symbol") or symbol)
     if answered.upper() != symbol.upper():
         raise SymbolError(
             symbol,
             f"Yahoo answers with {answered}: the symbol was renamed; name {answered} in the job instead",
+        )
+    if meta.get("dataGranularity", "1d") != "1d":
+        raise SymbolError(
+            symbol,
+            f"Yahoo answers with bars of {meta['dataGranularity']} where days were asked for; try again later",
         )
     time_zone = str(meta["exchangeTimezoneName"])
     bars = frame.rename(columns=str.lower).reindex(columns=["open", "high", "low", "close", "volume"])
