@@ -319,7 +319,7 @@ def _read(
     if meta.get("dataGranularity", "1d") != "1d":
         raise SymbolError(
             symbol,
-            f"Yahoo answers with bars of {meta['dataGranularity']} where days were asked for; try again later",
+            f"Yahoo answers with bars of {meta['dataGranularity']} where days were asked for; try later",
         )
     time_zone = str(meta["exchangeTimezoneName"])
     bars = frame.rename(columns=str.lower).reindex(columns=["open", "high", "low", "close", "volume"])
