@@ -11,7 +11,8 @@ import pytest
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_info
 
-from forecaster.errors import ParameterError
+from forecaster.errors import JobError, ParameterError
+from forecaster.job import parse_job
 from forecaster.threads import limit_threads, limited_threads, tensorflow_threads, thread_counts
 
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -31,26 +32,28 @@ def fresh(code: str, **environment: str) -> dict[str, object]:
     return result
 
 
-def worker_counts() -> dict[str, int]:
-    """Threads of one worker, with BLAS and OpenMP loaded in it."""
-    __import__("sklearn.ensemble")
-    return thread_counts()
-
-
-@pytest.mark.parametrize("order", ["before", "after"])
-def test_libraries_are_limited_whether_they_are_loaded_before_or_after(order: str) -> None:
-    limit = "from forecaster.threads import limit_threads, thread_counts\nlimit_threads(2)"
-    steps = [LOAD, limit] if order == "after" else [limit, LOAD]
-    code = "\n".join([*steps, "seen.update(thread_counts())", "seen['heavy'] = 'tensorflow' in sys.modules"])
+def test_libraries_that_are_loaded_later_are_limited() -> None:
+    code = f"""
+from forecaster.threads import limit_threads, thread_counts
+limit_threads(2)
+{LOAD}
+seen.update(thread_counts())
+seen["heavy"] = "tensorflow" in sys.modules
+"""
     assert fresh(code) == {"blas": 2, "openmp": 2, "heavy": False}
 
 
-def test_without_a_limit_the_shell_decides() -> None:
-    """The test above can fail."""
-    code = f"{LOAD}\nfrom forecaster.threads import thread_counts\nseen.update(thread_counts())"
-    counts = fresh(code)
-    assert counts["openmp"] == 3
-    assert counts["blas"] == min(3, os.cpu_count() or 3)  # OpenBLAS starts no more than there are cores
+def test_libraries_that_are_loaded_already_are_limited() -> None:
+    code = f"""
+{LOAD}
+from forecaster.threads import limit_threads, thread_counts
+seen["shell"] = thread_counts()
+limit_threads(1)
+seen["limited"] = thread_counts()
+"""
+    # OpenBLAS starts no more threads than there are cores.
+    shell = {"blas": min(3, os.cpu_count() or 3), "openmp": 3}
+    assert fresh(code) == {"shell": shell, "limited": {"blas": 1, "openmp": 1}}
 
 
 def test_the_environment_of_later_processes_is_set() -> None:
@@ -85,8 +88,8 @@ def test_a_block_leaves_no_trace_of_a_variable_that_was_not_there(monkeypatch: p
 
 def test_workers_of_joblib_take_the_limit() -> None:
     with limited_threads(2):
-        counts = Parallel(n_jobs=2, backend="loky")(delayed(worker_counts)() for _ in range(2))
-    assert counts == [{"blas": 2, "openmp": 2}] * 2
+        counts = Parallel(n_jobs=2, backend="loky")(delayed(thread_counts)() for _ in range(2))
+    assert counts == [{"blas": 2}] * 2  # joblib loads NumPy; without the block each would have one thread
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.0, True, "2", None])
@@ -138,3 +141,19 @@ seen["environment"] = os.environ["OMP_NUM_THREADS"]
         "threads are set before TensorFlow starts. Received: 1, while it has started with 2 in an operation "
         "and 2 across operations (0 is one a core); call limit_threads first, or start a new process"
     )
+
+
+JOB = """
+name: small
+prices: {kind: sample}
+backtest: {start: 2010-01-01}
+models: [{kind: zero}]
+"""
+
+
+def test_a_job_sets_its_threads_and_they_are_part_of_it() -> None:
+    job, wide = parse_job(JOB, "job.yaml"), parse_job(f"{JOB}threads: 4", "job.yaml")
+    assert (job.threads, wide.threads) == (1, 4)
+    assert job.hash != wide.hash
+    with pytest.raises(JobError, match=r"threads: Input should be greater than 0\. Received: '0'$"):
+        parse_job(f"{JOB}threads: 0", "job.yaml")
