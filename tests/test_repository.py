@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-CORE, DEVELOPMENT = "requirements.lock", "requirements-dev.lock"
+CORE, DEVELOPMENT, PEERS = "requirements.lock", "requirements-dev.lock", "requirements-peers.lock"
 
 TOP_LEVEL = {
     # the house
@@ -23,7 +23,7 @@ TOP_LEVEL = {
     "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "docs",
     # what tools need
     ".ci", ".dockerignore", ".gitattributes", ".gitignore", ".pre-commit-config.yaml", "Dockerfile",
-    "Makefile", CORE, DEVELOPMENT,
+    "Makefile", CORE, DEVELOPMENT, PEERS,
 }  # fmt: skip
 
 # Spelt in two halves, so that this file does not name them.
@@ -102,7 +102,7 @@ def test_the_top_level_is_fixed() -> None:
 
 def test_the_locks_are_the_only_locks() -> None:
     names = {path.name for path in tracked()}
-    assert {name for name in names if name.endswith(".lock")} == {CORE, DEVELOPMENT}
+    assert {name for name in names if name.endswith(".lock")} == {CORE, DEVELOPMENT, PEERS}
     assert not names & {"requirements.txt", "poetry.lock", "Pipfile", "environment.yml"}
 
 
@@ -153,6 +153,13 @@ def test_the_development_lock_meets_the_dev_extra_and_holds_every_pin_of_the_cor
     development = pins(DEVELOPMENT)
     assert missing(PROJECT["project"]["optional-dependencies"]["dev"], development) == [], "run `make lock`"
     assert pins(CORE).items() <= development.items(), "run `make lock`"
+
+
+def test_the_lock_of_the_peers_meets_their_list() -> None:
+    listed = (ROOT / "tests" / "benchmarks" / "peers.in").read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in listed if line and not line.startswith("#")]
+    assert wanted
+    assert missing(wanted, pins(PEERS)) == [], "run `make lock-peers`"
 
 
 def test_the_build_group_installs_the_build_backend() -> None:

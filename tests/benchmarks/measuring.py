@@ -136,7 +136,9 @@ def time_to_loss(
         reached = loss()
         if reached <= target:
             return taken, calls, reached
-    raise RuntimeError(f"a validation loss of {target:.4f} is reached in time. Received: {reached:.4f}")
+    raise RuntimeError(
+        f"the validation loss is to reach {target:.4f} within {limit} calls. Received: {reached:.4f}"
+    )
 
 
 def seconds(action: Callable[[], Any], repeats: int = 1) -> float:

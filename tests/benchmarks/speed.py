@@ -1,9 +1,9 @@
 """How fast the application trains and scores beside its peers, on the same data in the same run.
 
-`make bench` runs it. Every side is a script that runs as a process of its own, with one thread, and prints one
-line of JSON. The sides take turns, round by round (A B C A B C ...), and a ratio is made of the two sides of
-one round; the file holds the median, the least and the greatest of the rounds. A side that fails is named, the
-others go on, and the exit code is 1. What is measured, and by which settings of each peer, is said in the
+`make bench` runs it. Every side is a script that runs as a process of its own, with one thread, and prints
+one line of JSON. The sides take turns, round by round (A B C A B C ...), and a ratio is made of the two sides
+of one round; the file holds the median, the least and the greatest of the rounds. A side that fails is named,
+the others go on, and the exit code is 1. What is measured, and by which settings of each peer, is said in the
 scripts, `side_*.py`.
 """
 
@@ -278,6 +278,18 @@ def table_of(figures: Sequence[Figure], summary: Mapping[str, Mapping[str, float
     return "\n".join(lines) + "\n"
 
 
+def sizes_of(measured: Sequence[Mapping[str, Measured]]) -> str:
+    """Say how many weights each network had, in one line."""
+    sizes = {
+        f"{side}{key.removeprefix('parameters')}": value
+        for one in measured
+        for side, values in one.items()
+        for key, value in values.items()
+        if key.startswith("parameters")
+    }
+    return "Weights: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()) + ".\n"
+
+
 def _number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
@@ -314,7 +326,8 @@ def main() -> int:
     def write(measured: list[dict[str, Measured]]) -> None:
         write_figures(RESULTS / "speed.json", values_of(figures, measured))
         summary = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))["figures"]
-        (RESULTS / "speed.md").write_text(table_of(figures, summary), encoding="utf-8")
+        text = table_of(figures, summary) + "\n" + sizes_of(measured)
+        (RESULTS / "speed.md").write_text(text, encoding="utf-8")
         (RESULTS / "speed-rounds.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
 
     _, failures = run_rounds(sides, rounds, lambda side: run_side(side, environment, data), write)
