@@ -195,6 +195,15 @@ class Oracle:
                             )
         return found
 
+    def needed(self, before: datetime.datetime, keep: list[datetime.datetime]) -> int:
+        """Rows that a read of the current state, of a time from `before` on, or of `keep` sees."""
+        count = 0
+        for chain in self.facts.values():
+            ends = [fact.since for fact in chain[1:]]
+            for fact, end in itertools.zip_longest(chain, ends):
+                count += end is None or end > before or any(fact.since <= mark < end for mark in keep)
+        return count
+
     def with_status(self, status: str) -> set[tuple[str, datetime.date]]:
         return {key for key, chain in self.facts.items() if chain[-1].status == status}
 
@@ -313,7 +322,11 @@ def compare_with_dictionary(steps: list[Any], size: int, data: st.DataObject) ->
                 # Whatever is dropped, the times kept and all from then on read as before.
                 before = data.draw(st.sampled_from([oracle.marks[0], *oracle.marks]))
                 keep = data.draw(st.lists(st.sampled_from(oracle.marks), max_size=2))
-                store.compact(before=before, keep=keep)
+                rows = sum(map(len, oracle.facts.values()))
+                assert store.compact(before=before, keep=keep).rows_dropped == rows - oracle.needed(
+                    before, keep
+                )
+                assert DeltaTable(f"{folder}/store/prices").count() == oracle.needed(before, keep)
         for mark in oracle.marks:
             if mark >= before or mark in keep:
                 assert_same_reads(store, oracle, mark, None)
@@ -397,6 +410,30 @@ def test_a_late_write_does_not_change_what_was_known(store: PriceStore) -> None:
     pd.testing.assert_frame_equal(again.frames["A"], before.frames["A"])
     assert store.read(version=before.version).frames["A"].equals(before.frames["A"])
     assert store.read().frames["A"]["close"].tolist() == [1.0, 2.5, 3.0, 4.0]
+
+
+def test_compaction_keeps_what_a_kept_mark_saw_and_no_more(store: PriceStore) -> None:
+    for number in (1, 2, 3):
+        store.write({"A": Fetch(table({1: 1.0 + number}))}, fetched_at=moment(number), source="test")
+    done = store.compact(before=moment(3), keep=[moment(1)])
+    assert (done.rows_dropped, done.lost) == (2, ())
+    for known_at, close in ((moment(1), 2.0), (moment(3), 4.0), (moment(4), 4.0), (None, 4.0)):
+        assert store.read(["A"], known_at=known_at).frames["A"]["close"].iloc[0] == close
+    for dropped in (moment(0), moment(1) + TICK, moment(2), moment(3) - TICK):
+        error = f"what was known at {dropped.isoformat()} was dropped by `forecaster data compact`; times from 2024"
+        with pytest.raises(DataError, match=re.escape(error)):
+            store.read(known_at=dropped)
+    # Later, another mark is wanted, which is gone, and this one no more; what was said before still holds.
+    done = store.compact(before=moment(2), keep=[moment(2)])
+    assert (done.rows_dropped, done.lost) == (1, (moment(2),))
+    with pytest.raises(DataError, match=r"03:00:00\+00:00 on can be read"):
+        store.read(known_at=moment(1))
+    assert store.read(known_at=moment(3)).frames["A"]["close"].tolist() == [4.0, 2.0, 3.0]
+    # The one row that is left of the session is a base row again.
+    files = DeltaTable(f"{store.url}/prices").get_add_actions(flatten=True)
+    counts = pa.table(files).group_by("partition.amended").aggregate([("num_records", "sum")]).to_pydict()
+    rows = dict(zip(counts["partition.amended"], counts["num_records_sum"], strict=True))
+    assert rows == {False: 4, True: 1}
 
 
 def test_status_and_quarantine_say_what_is_there(store: PriceStore) -> None:
