@@ -119,11 +119,14 @@ class Rows:
 
     def take(self, where: Any) -> Rows:
         """Return the rows at `where`: a mask, positions or a slice."""
+        if getattr(where, "dtype", None) == np.bool_ and where.all():
+            return Rows(self.keys, dict(self.columns))
         return Rows(self.keys[where], {name: column[where] for name, column in self.columns.items()})
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:
     """Put rows with the same columns one after the other; at least one part is needed."""
+    parts = [part for part in parts if len(part)] or parts[:1]
     if len(parts) == 1:
         return parts[0]
     keys = np.concatenate([part.keys for part in parts])
