@@ -268,9 +268,11 @@ class _Reader:
 
         table, settled = stored[0].get(symbol), stored[1].get(symbol)
         if table is not None and settled is not None and len(prices):
+            same = _unchanged(table, settled, prices)
+            if len(same) == len(prices):
+                return Fetch(prices, window, {}, full, notice), ""
             others = table[~table.index.isin(prices.index)]
             others = others[others.index < prices.index[0]].tail(COMPARED)
-            same = _unchanged(table, settled, prices)
             frame = pd.concat([others, prices]).sort_index(kind="stable")
             settled = pd.concat([settled.loc[others.index], pd.Series("", index=same, dtype=object)])
         else:

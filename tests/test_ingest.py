@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import io
 import json
-import multiprocessing
 import os
 import random
 import re
 import signal
 import time
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ingest_processes import forked, run_command
 from typer.testing import CliRunner, Result
 from yahoo_server import Bar, Fault, Listing, YahooServer
 
@@ -450,21 +450,9 @@ def test_a_yahoo_that_refuses_is_left_alone_and_gone_back_to(yahoo: YahooServer,
 # ------------------------------------------------------------------------------------------- processes
 
 
-def ingest_process(arguments: list[str]) -> None:
-    """Run a command in a process of its own, silently."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        app([*arguments], standalone_mode=False)
-
-
 @pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.ForkServerContext:
-    """Processes that are forked from one that has imported everything and done nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["test_ingest", "deltalake", "pandera.pandas", "pyarrow.parquet", "pipelines.ingest",
-         "forecaster.prices.files", "forecaster.prices.store.store"]
-    )  # fmt: skip
-    return context
+def processes() -> ForkServerContext:
+    return forked()
 
 
 def universe(folder: Path, symbols: int = 200, sessions: int = 30) -> Path:
@@ -491,7 +479,7 @@ def assert_as_undisturbed(folder: Path) -> None:
 
 @pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.slow)])
 def test_an_ingest_killed_at_any_moment_is_made_whole_by_the_next(
-    kills: int, processes: multiprocessing.context.ForkServerContext, tmp_path: Path
+    kills: int, processes: ForkServerContext, tmp_path: Path
 ) -> None:
     job = universe(tmp_path / "whole")
     begin = time.monotonic()
@@ -503,7 +491,7 @@ def test_an_ingest_killed_at_any_moment_is_made_whole_by_the_next(
     for number in range(kills):
         folder = tmp_path / f"kill-{number}"
         job = universe(folder)
-        process = processes.Process(target=ingest_process, args=(["ingest", str(job)],))
+        process = processes.Process(target=run_command, args=(["ingest", str(job)],))
         process.start()
         process.join(moments.uniform(0.05, seconds))
         if process.pid is not None and process.is_alive():
@@ -516,15 +504,15 @@ def test_an_ingest_killed_at_any_moment_is_made_whole_by_the_next(
     assert left, "no kill came after the first write"
 
 
-def run(context: multiprocessing.context.ForkServerContext, job: Path, *more: str) -> None:
-    process = context.Process(target=ingest_process, args=(["ingest", str(job), *more],))
+def run(context: ForkServerContext, job: Path, *more: str) -> None:
+    process = context.Process(target=run_command, args=(["ingest", str(job), *more],))
     process.start()
     process.join(300)
     assert process.exitcode == 0
 
 
 def test_eight_processes_with_the_same_symbols_lose_and_double_nothing(
-    processes: multiprocessing.context.ForkServerContext, tmp_path: Path
+    processes: ForkServerContext, tmp_path: Path
 ) -> None:
     job = universe(tmp_path, symbols=60)
     names = [f"S{number:03d}" for number in range(60)]
@@ -532,7 +520,7 @@ def test_eight_processes_with_the_same_symbols_lose_and_double_nothing(
     started = []
     for some in chosen:
         arguments = ["ingest", str(job), "--symbols", ",".join(some)]
-        started.append(processes.Process(target=ingest_process, args=(arguments,)))
+        started.append(processes.Process(target=run_command, args=(arguments,)))
         started[-1].start()
     for process in started:
         process.join(300)
