@@ -420,7 +420,9 @@ def test_compaction_keeps_what_a_kept_mark_saw_and_no_more(store: PriceStore) ->
     for known_at, close in ((moment(1), 2.0), (moment(3), 4.0), (moment(4), 4.0), (None, 4.0)):
         assert store.read(["A"], known_at=known_at).frames["A"]["close"].iloc[0] == close
     for dropped in (moment(0), moment(1) + TICK, moment(2), moment(3) - TICK):
-        error = f"what was known at {dropped.isoformat()} was dropped by `forecaster data compact`; times from 2024"
+        error = (
+            f"what was known at {dropped.isoformat()} was dropped by `forecaster data compact`; times from"
+        )
         with pytest.raises(DataError, match=re.escape(error)):
             store.read(known_at=dropped)
     # Later, another mark is wanted, which is gone, and this one no more; what was said before still holds.

@@ -24,6 +24,7 @@ _NEVER = np.iinfo(np.int64).max
 _FILES_AT_ONCE = 4
 _Stored = tuple[pa.Table, NDArray[np.int64]]  # rows as they are stored, and their keys
 _TRIMMED = "forecaster.trimmed"
+_TRIMS = "forecaster.trims"  # how often rows were dropped; a time is kept if the last of them says so
 _KEPT = "forecaster.kept.{}"
 
 
@@ -35,7 +36,9 @@ def horizon(table: DeltaTable) -> int | None:
 def readable(table: DeltaTable, known_at: int) -> bool:
     """Whether every row that a read of `known_at` needs is still there."""
     before = horizon(table)
-    return before is None or known_at >= before or table.transaction_version(_KEPT.format(known_at)) == before
+    if before is None or known_at >= before:
+        return True
+    return table.transaction_version(_KEPT.format(known_at)) == table.transaction_version(_TRIMS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,8 @@ def compact(
     """
     snapshot = Snapshot(prices, table)
     index = snapshot.symbols()
+    if not snapshot.base and not snapshot.amended:
+        return 0, 0, 0, ()
     lost = tuple(moment for moment in keep if not readable(table, moment))
     marks: dict[str, int] = {}
     trim = _nothing()
@@ -75,9 +80,12 @@ def compact(
         before = max(before, horizon(table) or before)
         kept = sorted({moment for moment in keep if moment not in lost and moment < before})
         trim = _trim(snapshot, index, before, np.array(kept, dtype=np.int64))
-        marks = {_TRIMMED: before, **{_KEPT.format(moment): before for moment in kept}}
+        trims = (table.transaction_version(_TRIMS) or 0) + 1
+        marks = {_TRIMMED: before, _TRIMS: trims, **{_KEPT.format(moment): trims for moment in kept}}
     base = _base_files(snapshot, index, trim, rows_per_file)
-    amended = snapshot.amended if len(snapshot.amended) > 1 or len(trim.dropped) or len(trim.promoted) else []
+    amended = snapshot.amended
+    if not len(trim.dropped) and not len(trim.promoted):
+        amended = _small(amended, rows_per_file, 1)
     removed = [*base, *amended]
     dropped = len(trim.dropped_base) + len(trim.dropped)
     count = len(snapshot.base) + len(snapshot.amended)
@@ -96,12 +104,11 @@ def compact(
 
     # Whoever appended meanwhile did not touch these files, so only another compaction is in the way.
     written = prices.write_files(fresh())
-    with prices.discarding(written):
-        newest = prices.create()
-        paths = {file.path for file in prices.files(newest)}
-        if any(file.path not in paths for file in removed):
-            raise ConflictError("another compaction was faster")
-        prices.commit(newest, written, prices.mark(newest) or 0, removed, marks, data_change=dropped > 0)
+    newest = prices.create()
+    paths = {file.path for file in prices.files(newest)}
+    if any(file.path not in paths for file in removed):
+        raise ConflictError("another compaction was faster")
+    prices.commit(newest, written, prices.mark(newest) or 0, removed, marks, data_change=dropped > 0)
     return count, count - len(removed) + added, dropped, lost
 
 
@@ -146,13 +153,19 @@ def _base_files(snapshot: Snapshot, index: SymbolIndex, trim: _Trim, rows_per_fi
             keys = index.translate(snapshot.read(file, touched, (), Span()).keys, touched)
             if find(trim.dropped_base, keys)[1].any():
                 losing.append(file)
-    small = [file for file in snapshot.base if file.rows < rows_per_file // 2]
-    rows = sum(file.rows for file in small)
-    # Not worth it when it would only make the same files again: one of the past and one of recent days.
-    fewest = 1 if rows <= rows_per_file // 2 else 2 + rows // rows_per_file
-    if len(small) <= fewest:
-        small = []
+    # Two: one of the past and one of recent days.
+    small = _small(snapshot.base, rows_per_file, 1 if _rows(snapshot.base) <= rows_per_file // 2 else 2)
     return [file for file in snapshot.base if file in small or file in losing]
+
+
+def _small(files: Sequence[File], rows_per_file: int, fewest: int) -> list[File]:
+    """Return the small files, or none if merging them would only make as many again."""
+    small = [file for file in files if file.rows < rows_per_file // 2]
+    return small if len(small) > fewest + _rows(small) // rows_per_file else []
+
+
+def _rows(files: Sequence[File]) -> int:
+    return sum(file.rows for file in files)
 
 
 def _rewritten(
@@ -164,7 +177,7 @@ def _rewritten(
     rows_per_file: int,
 ) -> Iterator[Piece]:
     """Make the new files, a range of symbols at a time so that memory stays bounded."""
-    blocks = -(-sum(file.rows for file in base) // (_FILES_AT_ONCE * rows_per_file))
+    blocks = -(-_rows(base) // (_FILES_AT_ONCE * rows_per_file))
     size = max(1, -(-len(index.names) // max(1, blocks)))
     for start in range(0, len(index.names), size):
         part = SymbolIndex(index.names[start : start + size])

@@ -517,8 +517,7 @@ class PriceStore:
 
     def _add(self, table: DeltaTable, rows: Rows, index: SymbolIndex, moment: int) -> int:
         written = self._prices.write_files(pieces(rows, index, self._rows_per_file))
-        with self._prices.discarding(written):
-            return self._prices.commit(table, written, moment)
+        return self._prices.commit(table, written, moment)
 
     def _until(self, table: DeltaTable, known_at: datetime.datetime | None) -> int | None:
         if known_at is None:

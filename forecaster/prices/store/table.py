@@ -315,26 +315,20 @@ class PricesTable:
         """
         filesystem = self.location.filesystem("prices")
         written: list[NewFile] = []
-        with self.discarding(written), self.location.errors("write"):
-            for amended, piece in pieces:
-                path = f"amended={str(amended).lower()}/{uuid.uuid4()}.parquet"
-                # Listed before it is written, so that half a file is deleted too.
-                written.append(NewFile(path, 0, amended, ""))
-                size = _write_file(filesystem, path, piece)
-                written[-1] = NewFile(path, size, amended, _statistics(piece))
-        return written
-
-    @contextlib.contextmanager
-    def discarding(self, files: Sequence[NewFile]) -> Iterator[None]:
-        """Delete new files if they do not come to be part of a version."""
+        path = ""
         try:
-            yield
+            with self.location.errors("write"):
+                for amended, piece in pieces:
+                    path = f"amended={str(amended).lower()}/{uuid.uuid4()}.parquet"
+                    size = _write_file(filesystem, path, piece)
+                    written.append(NewFile(path, size, amended, _statistics(piece)))
         except BaseException:
-            filesystem = self.location.filesystem("prices")
-            for file in files:
+            # Only here: once a commit was tried, even one that seems to have failed, a version may hold them.
+            for name in {path, *(file.path for file in written)} - {""}:
                 with contextlib.suppress(OSError):
-                    filesystem.delete_file(file.path)
+                    filesystem.delete_file(name)
             raise
+        return written
 
     def commit(
         self,
@@ -393,7 +387,7 @@ class PricesTable:
 
     def vacuum(self, after: datetime.timedelta) -> int:
         """Delete files that belong to no version and are older than `after`; return how many there were."""
-        with self.location.errors("write"):
+        with self.location.lock(), self.location.errors("write"):
             return len(vacuum(self.create(), after))
 
     def attempt(self, work: Callable[[DeltaTable], _Result]) -> _Result:
