@@ -322,7 +322,8 @@ def test_control_is_the_formula_of_the_paper() -> None:
 # What calibration is for
 
 
-@pytest.mark.parametrize("rule", [Split(), Adaptive(), Control()], ids=NAMES)
+# So wrong a model takes control a larger rate than its careful default, at a horizon that divides it by five.
+@pytest.mark.parametrize("rule", [Split(), Adaptive(), Control(rate=0.1)], ids=NAMES)
 def test_forecasts_that_are_too_narrow_or_lopsided_come_to_cover(rule: Rule) -> None:
     rng = np.random.default_rng(10)
     sigma = np.exp(0.5 * np.sin(np.arange(2500) / 40))
@@ -340,8 +341,8 @@ def test_forecasts_that_are_too_narrow_or_lopsided_come_to_cover(rule: Rule) -> 
                 (y[mine, place] <= one.values[late][mine, place, LEVELS.index(level)]).mean()
                 for one in (raw, moved)
             ]
-            # Of 3,000 outcomes, overlapping at the longer horizon; before, by up to 15 points.
-            within = 0.025 if level in (0.25, 0.5) else 0.015
+            # Two standard errors of 3,000 outcomes, and of a fifth of them; before, up to 25 points away.
+            within = (1 + place) * (0.025 if level in (0.25, 0.5) else 0.015)
             assert below[1] == pytest.approx(level, abs=within), (place, level)
         losses = [crps(y[mine, place], one.values[late][mine, place]).mean() for one in (raw, moved)]
         assert losses[1] < 0.99 * losses[0]
