@@ -5,19 +5,23 @@ They are descriptions: the application compiles them, and the Keras side makes p
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from measuring import HORIZON, LOOKBACK, ROWS, Array
 
 # isort: split
 import numpy as np
+from numpy.typing import NDArray
 
 from forecaster.job.convolution import ConvolutionModel
 from forecaster.liftings import Lagged, Row
 from forecaster.models.convolution.geometry import KernelConvolution
 from forecaster.models.convolution.model import ConvolutionForecaster, scale_objective
 from forecaster.models.convolution.network import Network, Objective, squared_error
+from forecaster.prices.samples import SAMPLE_SYMBOLS, SampleSource
 from forecaster.quantiles import LEVELS
+from forecaster.returns import forward_returns
+from forecaster.windows import Panel
 
 __all__ = [
     "DILATED",
@@ -27,7 +31,10 @@ __all__ = [
     "PRODUCTION",
     "PRODUCTION_OBJECTIVE",
     "ProductionInputs",
+    "RealInputs",
+    "mean_loss",
     "production_inputs",
+    "real_inputs",
 ]
 
 HORIZONS = (1, 5, 21)
@@ -84,6 +91,70 @@ class ProductionInputs(NamedTuple):
     observed: Array
     constants: tuple[Array, ...]
     statistics: Array
+
+
+class RealInputs(NamedTuple):
+    """What the production network learns on the 20 US stocks, and the loss that it is to reach.
+
+    Attributes
+    ----------
+    inputs : ProductionInputs
+    offsets : ndarray of shape (series + 1,)
+    trained, validated : ndarray of int64
+        Rows of the origins; the outcomes of the first end before the origins of the second begin.
+    target : float
+        Validation loss to reach.
+    """
+
+    inputs: ProductionInputs
+    offsets: NDArray[np.int64]
+    trained: NDArray[np.int64]
+    validated: NDArray[np.int64]
+    target: float
+
+
+def real_inputs() -> RealInputs:
+    """Make the inputs of the production network from the bundled prices.
+
+    The loss to reach is that of a least-squares regression of the size of the outcomes on the features.
+    """
+    source = SampleSource(SAMPLE_SYMBOLS[3:23])
+    panel = Panel.from_prices({symbol: source.load(symbol) for symbol in source.symbols()})
+    forward = [forward_returns(panel.returns[part], HORIZONS) for part in panel.parts]
+    sizes = [forward_returns(np.abs(panel.returns[part]), HORIZONS) for part in panel.parts]
+    horizons = np.array(HORIZONS, dtype=float)
+    daily = panel.volatility[:, None]
+    observed = np.concatenate(
+        [np.concatenate(forward) / np.sqrt(horizons), np.concatenate(sizes) / horizons], 1
+    )
+    observed /= daily
+    origins = panel.positions >= 300
+    split = panel.calendar[int(len(panel.calendar) * 0.8)]
+    newest = panel.calendar[int(len(panel.calendar) * 0.8) - max(HORIZONS) - 1]
+    known = np.isfinite(observed).all(axis=1)
+    trained = np.flatnonzero(origins & known & (panel.sessions <= newest))
+    validated = np.flatnonzero(origins & known & (panel.sessions > split))[::8]
+    quantiles = np.quantile(observed[trained, : len(HORIZONS)], LEVELS, axis=0).T
+    typical = observed[trained, len(HORIZONS) :].mean(axis=0)
+    features = panel.har_features
+    statistics = np.stack([features[trained].mean(axis=0), features[trained].std(axis=0) + 1e-6])
+    constants = (quantiles.astype(np.float32), typical.astype(np.float32))
+    inputs = ProductionInputs(
+        panel.channels, features, observed.astype(np.float32), constants, statistics.astype(np.float32)
+    )
+    standard = np.clip((features - statistics[0]) / statistics[1], -5.0, 5.0)
+    regressors = np.column_stack([standard, np.ones(len(standard))])
+    slopes = np.linalg.lstsq(regressors[trained], observed[trained, len(HORIZONS) :] / typical, rcond=None)[0]
+    fitted = np.log(np.clip(regressors[validated] @ slopes, 0.2, 5.0))
+    return RealInputs(inputs, panel.offsets, trained, validated, mean_loss(fitted, inputs, validated))
+
+
+def mean_loss(
+    log_scale: NDArray[np.floating[Any]], inputs: ProductionInputs, rows: NDArray[np.int64]
+) -> float:
+    """Mean loss of log scales at some origins, as the job's networks have it in training."""
+    outputs, observed = log_scale.astype(np.float32)[None], inputs.observed[rows][None]
+    return float(np.mean(PRODUCTION_OBJECTIVE.loss(outputs, observed, inputs.constants)))
 
 
 def production_inputs(total: int) -> ProductionInputs:

@@ -27,7 +27,14 @@ from measuring import (
 
 # isort: split
 import numpy as np
-from networks import FIVE_OUTPUTS, PRODUCTION, production_inputs
+from networks import (
+    FIVE_OUTPUTS,
+    PRODUCTION,
+    ProductionInputs,
+    mean_loss,
+    production_inputs,
+    real_inputs,
+)
 
 from forecaster.kernels import Parallel
 from forecaster.liftings import Lifting
@@ -44,6 +51,7 @@ FIT_BATCH, PREDICT_BATCH = 512, 1024
 WINDOWS = 24 * 1024
 SHORT, LONG = 4 * 1024, 16 * 1024
 """Windows of the two fits whose difference is measured, and of what is scored."""
+TRAINED_WINDOWS = 60_000
 BATCHES_AT_ONCE = 8
 """Batches between two looks at the validation loss."""
 CHUNK, CHUNKS_A_STEP, REFIT_STEPS = 256, 4, 40
@@ -79,10 +87,16 @@ def with_head(network: Network, inputs: list[Any], values: Any) -> Any:
     return keras.Model(inputs, keras.layers.Dense(network.outputs, kernel_initializer=initializer)(values))
 
 
-def production_loss() -> Callable[[Any, Any], Any]:
+def production_loss(made: ProductionInputs) -> Callable[[Any, Any], Any]:
     """The loss of the job's network, in the order of arguments that Keras has."""
-    constants = [tf.constant(constant) for constant in production_inputs(10000).constants]
-    return lambda observed, outputs: scale_loss(outputs, observed, constants)
+    constants = [tf.constant(constant) for constant in made.constants]
+
+    def loss(observed: Any, outputs: Any) -> Any:
+        if len(outputs.shape) == 2:
+            return scale_loss(outputs[None], observed[None], constants)[0]
+        return scale_loss(outputs, observed, constants)
+
+    return loss
 
 
 def lifted(lifting: Lifting, lookback: int, series: Array, count: int) -> Array:
@@ -107,7 +121,7 @@ class Work:
             series = made.channels.reshape(20, 8000, network.channels)
             self.inputs = [lifted(strategy, network.lookback, series, WINDOWS), made.features[:WINDOWS]]
             self.observed = made.observed[:WINDOWS]
-            loss: Any = production_loss()
+            loss: Any = production_loss(made)
         else:
             series = synthetic_returns(20, 8000)[:, :, None]
             self.inputs = [lifted(strategy, network.lookback, series, WINDOWS)]
@@ -144,23 +158,64 @@ def time_to_equal_loss(folder: Path) -> None:
     outcomes = drawn[:, sessions:].copy()
     seen, known = validation_windows(series, sessions)
     validated = np.asarray(strategy(seen[:, :, None]), dtype=np.float32)
-    model.predict(validated, batch_size=PREDICT_BATCH, verbose=0)
-    weights = model.get_weights()
-    model.fit(maps[:FIT_BATCH], outcomes[:FIT_BATCH], batch_size=FIT_BATCH, verbose=0)  # traces
-    model.set_weights(weights)
-    at_once = BATCHES_AT_ONCE * FIT_BATCH
-    starts = itertools.cycle(range(0, len(maps) - at_once, at_once))
-
-    def train() -> None:
-        part = slice(start := next(starts), start + at_once)
-        model.fit(maps[part], outcomes[part], batch_size=FIT_BATCH, shuffle=False, verbose=0)
 
     def loss() -> float:
         outputs = model.predict(validated, batch_size=PREDICT_BATCH, verbose=0)
         return float(np.mean((outputs - known) ** 2))
 
+    until_loss(model, [maps], outcomes, loss, target)
+
+
+def until_loss(
+    model: Any, inputs: list[Array], observed: Array, loss: Callable[[], float], target: float
+) -> None:
+    """Fit some batches at a time until the validation loss is reached, and report."""
+    weights = model.get_weights()
+    first = [values[:FIT_BATCH] for values in inputs]
+    model.fit(first, observed[:FIT_BATCH], batch_size=FIT_BATCH, verbose=0)  # traces
+    model.set_weights(weights)
+    for variable in model.optimizer.variables:
+        if variable is not model.optimizer.learning_rate:
+            variable.assign(keras.ops.zeros_like(variable))
+    at_once = BATCHES_AT_ONCE * FIT_BATCH
+    starts = itertools.cycle(range(0, len(observed) - at_once, at_once))
+
+    def train() -> None:
+        part = slice(start := next(starts), start + at_once)
+        values = [each[part] for each in inputs]
+        model.fit(values, observed[part], batch_size=FIT_BATCH, shuffle=False, verbose=0)
+
     taken, calls, reached = time_to_loss(train, loss, target, limit=200)
     report(seconds=taken, windows=calls * at_once, loss=reached)
+
+
+def time_to_equal_production_loss() -> None:
+    """Fit the production network on real series until its validation loss is reached."""
+    real = real_inputs()
+    strategy: Any = PRODUCTION.strategy
+    view = np.lib.stride_tricks.sliding_window_view(real.inputs.channels, PRODUCTION.sessions, axis=0)
+
+    def inputs_at(rows: Any) -> list[Array]:
+        windows = view[rows - PRODUCTION.sessions + 1].transpose(0, 2, 1)
+        mean, deviation = real.inputs.statistics
+        standard = np.clip((real.inputs.features[rows] - mean) / deviation, -5.0, 5.0)
+        return [np.asarray(strategy(windows), dtype=np.float32), standard]
+
+    rows = np.random.default_rng(0).permutation(real.trained)[:TRAINED_WINDOWS]
+    inputs, observed = inputs_at(rows), real.inputs.observed[rows]
+    validated = inputs_at(real.validated)
+    keras.utils.set_random_seed(0)
+    model = lifted_model(PRODUCTION)
+    model.compile(optimizer=keras.optimizers.AdamW(1e-3), loss=production_loss(real.inputs))
+    until_loss(
+        model,
+        inputs,
+        observed,
+        lambda: mean_loss(
+            model.predict(validated, batch_size=PREDICT_BATCH, verbose=0), real.inputs, real.validated
+        ),
+        real.target,
+    )
 
 
 def rebuild(network: Network) -> float:
@@ -174,7 +229,7 @@ def rebuild(network: Network) -> float:
     loss: Any = "mse"
     if network.features:
         inputs.append(generator.standard_normal((count, CHUNK, network.features), dtype=np.float32))
-        width, loss = 2 * network.outputs, production_loss()
+        width, loss = 2 * network.outputs, production_loss(production_inputs(10000))
     outcomes = generator.standard_normal((count, CHUNK, width), dtype=np.float32)
 
     def build_and_fit() -> None:
@@ -205,7 +260,10 @@ def main() -> None:
             parameters=work.model.count_params(),
         )
     elif arguments.task == "time_to_loss":
-        time_to_equal_loss(arguments.data)
+        if arguments.production:
+            time_to_equal_production_loss()
+        else:
+            time_to_equal_loss(arguments.data)
     else:
         work = Work(network)
         for batch in (64, 128, 256, 512, 1024, 2048):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import measuring
 from measuring import Array, peak_megabytes, rate, report, reset_peak, resident_megabytes, seconds
@@ -18,11 +19,13 @@ from networks import (
     HORIZONS,
     PRODUCTION,
     PRODUCTION_OBJECTIVE,
+    mean_loss,
     production_inputs,
+    real_inputs,
 )
 from numpy.typing import NDArray
 
-from forecaster.models.convolution.chunks import cut_chunks
+from forecaster.models.convolution.chunks import cut_chunks, runs_of
 from forecaster.models.convolution.network import Network
 from forecaster.models.convolution.training import Data, Schedule, Trainer, trainer_of
 from forecaster.models.learned.random_kernels import RandomKernelForecaster
@@ -165,6 +168,39 @@ def time_to_equal_loss(folder: Path) -> None:
     report(seconds=taken, windows=calls * STEPS_AT_ONCE * CHUNK * CHUNKS_A_STEP, loss=reached)
 
 
+def time_to_equal_production_loss() -> None:
+    """Train the production network on real series until its validation loss is reached."""
+    real = real_inputs()
+    trainer = trainer_of(PRODUCTION, PRODUCTION_OBJECTIVE, CHUNK)
+    data = Data.of(real.inputs.channels, np.nan_to_num(real.inputs.observed), real.inputs.features)
+    generator = np.random.default_rng(0)
+    runs = runs_of(real.trained, real.offsets)
+    chunks = np.concatenate([cut_chunks(runs, CHUNK, CHUNKS_A_STEP, generator) for _ in range(20)])
+    rates = np.full(STEPS_AT_ONCE, 1e-3, dtype=np.float32)
+    fixed: dict[str, Any] = {
+        "expected": np.full(STEPS_AT_ONCE, float(CHUNK * CHUNKS_A_STEP)),
+        "constants": real.inputs.constants,
+        "statistics": real.inputs.statistics,
+    }
+    state = trainer.start(trainer.function.first_weights(0))
+    trainer.train(state, data, chunks[:STEPS_AT_ONCE], rates, **fixed)  # traces
+
+    def train() -> None:
+        nonlocal state
+        start = int(state.step)
+        state, _ = trainer.train(state, data, chunks[start : start + STEPS_AT_ONCE], rates, **fixed)
+
+    def loss() -> float:
+        outputs = trainer.score(
+            state.weights.numpy(), data, real.validated, real.offsets, real.inputs.statistics
+        )
+        return mean_loss(outputs, real.inputs, real.validated)
+
+    limit = len(chunks) // STEPS_AT_ONCE
+    taken, calls, reached = measuring.time_to_loss(train, loss, real.target, limit)
+    report(seconds=taken, windows=calls * STEPS_AT_ONCE * CHUNK * CHUNKS_A_STEP, loss=reached)
+
+
 def cost(network: Network, series: int, sessions: int) -> None:
     """One epoch and the scoring of every origin, programs compiled before; and the memory of it."""
     warm = Work(network, 4, sessions)
@@ -219,7 +255,10 @@ def main() -> None:
     if arguments.task == "speed":
         speed(network, arguments.series, arguments.sessions)
     elif arguments.task == "time_to_loss":
-        time_to_equal_loss(arguments.data)
+        if arguments.production:
+            time_to_equal_production_loss()
+        else:
+            time_to_equal_loss(arguments.data)
     elif arguments.task == "random_kernels":
         random_kernels()
     elif arguments.task == "cost":
