@@ -8,6 +8,7 @@ from planted import autoregression, garch, prices, random_walk
 
 from forecaster.job import parse_job
 from forecaster.prices.base import LoadedPrices, content_hash
+from forecaster.quantiles import quantile_columns
 from forecaster.windows import Panel
 from pipelines.backtest import BacktestResult, backtest_job
 from pipelines.loading import JobData
@@ -82,6 +83,63 @@ def test_intervals_hold_what_they_promise_under_changing_volatility(volatile: Ba
     for model in ("ewma_fhs", "boosting", "convolution"):
         assert scores[model, "coverage_80"] == pytest.approx(0.8, abs=0.025), model
         assert scores[model, "coverage_95"] == pytest.approx(0.95, abs=0.015), model
+
+
+def test_what_scores_need_beside_forecasts_is_taken_from_the_right_sessions(volatile: BacktestResult) -> None:
+    panel, model = volatile.data.panel, "ewma_fhs"
+    part = panel.parts[2]
+    returns, sessions = panel.returns[part], panel.sessions[part]
+    place = {session: row for row, session in enumerate(sessions)}
+    mine = volatile.forecasts.query("model == @model and symbol == 'S2' and horizon == 5")
+    tails = volatile.tails.query("model == @model and symbol == 'S2' and horizon == 5")
+    assert mine["origin"].tolist() == tails["origin"].tolist()
+    # Training ends five sessions before the first refit, so that its last outcome is known.
+    first = place[np.datetime64(mine["origin"].iloc[0], "D")]
+    warm_up = int(volatile.folds[0].train.panel.positions[volatile.folds[0].train.rows].min())
+    naive = np.mean([abs(returns[t + 1 : t + 6].sum()) for t in range(warm_up, first - 5 + 1)])
+    likelihoods, errors = [], []
+    for origin, y, middle, variance in zip(
+        mine["origin"], mine["y"], mine["q0.5"], tails["variance"], strict=True
+    ):
+        row = place[np.datetime64(origin, "D")]
+        if row + 5 < len(returns):
+            ratio = np.square(returns[row + 1 : row + 6]).sum() / variance
+            likelihoods.append(ratio - np.log(ratio) - 1)
+            errors.append(abs(y - middle) / naive)
+    scores = volatile.scores.query("symbol == 'S2' and horizon == 5").set_index(["model", "metric"])["value"]
+    assert scores[model, "origins"] == len(errors)
+    assert scores[model, "qlike"] == pytest.approx(np.mean(likelihoods), rel=1e-9)
+    assert scores[model, "mase"] == pytest.approx(np.mean(errors), rel=1e-9)
+
+
+def test_variances_are_judged_among_the_models_that_state_them(volatile: BacktestResult) -> None:
+    table = volatile.variance_verdicts
+    stating = set(volatile.tails["model"])
+    assert "ewma_fhs" in stating
+    assert set(table["model"]) == stating
+    assert set(table["verdict"]) <= {"better", "as good as", "worse", "cannot tell", "best baseline"}
+    pooled = volatile.scores.query("symbol == '*' and metric == 'qlike'").set_index(["model", "horizon"])[
+        "value"
+    ]
+    for row in table.to_dict("records"):
+        ratio = pooled[row["model"], row["horizon"]] / pooled[row["baseline"], row["horizon"]]
+        assert row["qlike_ratio"] == pytest.approx(ratio, rel=1e-9)
+    for name in (
+        "fissler_ziegel_0.05",
+        "crps_normalised",
+        "crps_without_drift",
+        "hit_rate_0.01",
+        "kupiec_p_0.05",
+    ):
+        assert name in set(volatile.scores.query("model == 'ewma_fhs'")["metric"]), name
+    assert list(volatile.forecasts.columns) == [
+        "model",
+        "symbol",
+        "origin",
+        "horizon",
+        "y",
+        *quantile_columns(),
+    ]
 
 
 def test_the_same_returns_shuffled_lose_the_skill() -> None:
