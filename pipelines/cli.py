@@ -31,6 +31,9 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
+LISTED = 20
+"""Lines and names that are printed of a list."""
+
 Output = Annotated[Path, typer.Option("--output", help="Folder for the results.", metavar="DIR")]
 KnownAt = Annotated[
     str | None,
@@ -48,10 +51,12 @@ def _finish(data: JobData, minimum_coverage: float) -> None:
         if finding.code in ("stopped", "not-point-in-time"):
             of = "" if finding.symbol == "*" else f"{finding.symbol}: "
             print(f"warning: {of}{finding.message}", file=sys.stderr)
-    held = {symbol: len(rows) for symbol, rows in data.prices.quarantined.items()}
-    if held:
-        named = ", ".join(f"{symbol} {count}" for symbol, count in held.items())
-        print(f"warning: quarantined sessions, see quarantine.csv: {named}", file=sys.stderr)
+    used = data.prices.frames
+    held = [each for each in data.prices.findings if each.severity == "quarantine" and each.symbol in used]
+    for finding in held[:LISTED]:
+        print(f"warning: {finding.symbol}: {finding.reason}", file=sys.stderr)
+    if len(held) > LISTED:
+        print(f"warning: and {len(held) - LISTED} more, see quarantine.csv", file=sys.stderr)
     if data.known is not None and data.known.behind:
         behind = data.known.behind
         worst = max(behind, key=lambda symbol: behind[symbol])
@@ -188,10 +193,6 @@ def _show_ingest(result: IngestResult) -> None:
         sessions = result.restatements.groupby("symbol")["session"].nunique()
         named = ", ".join(f"{symbol} {count}" for symbol, count in sessions.head(LISTED).items())
         print(f"restated sessions: {named}; `forecaster data diff` shows them")
-
-
-LISTED = 20
-"""Lines and names that are printed of a list."""
 
 
 @app.command()

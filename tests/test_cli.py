@@ -204,12 +204,8 @@ def _twice(data: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([data, data.iloc[[30]]])
 
 
-def _zero(data: pd.DataFrame) -> pd.DataFrame:
-    return data.assign(close=data["close"].where(data.index != 30, "0"))
-
-
-def _negative(data: pd.DataFrame) -> pd.DataFrame:
-    return data.assign(close=data["close"].where(data.index != 30, "-36.98"))
+def _zeros(data: pd.DataFrame) -> pd.DataFrame:
+    return data.assign(close=data["close"].where(~data.index.isin(range(30, 51)), "0"))
 
 
 def _short(data: pd.DataFrame) -> pd.DataFrame:
@@ -221,10 +217,35 @@ LAST = table(("ON",))["session"].iloc[-1]
 BAD_SYMBOL = {
     "text in a number column": (_text, ["abc", "close"]),
     "duplicate sessions": (_twice, ["2000-02-14"]),
-    "a price of zero": (_zero, ["positive", "2000-02-14"]),
-    "a negative price": (_negative, ["-36.98", "2000-02-14"]),
+    "prices of zero": (_zeros, ["at most 20 of 400 rows", "21 are (non-positive-price 21)"]),
     "too short": (_short, ["20"]),
 }
+
+
+@pytest.mark.parametrize("value", ["0", "-36.98"])
+@pytest.mark.parametrize("command", ["backtest", "forecast"])
+def test_a_session_without_a_usable_price_is_quarantined(command: str, value: str, tmp_path: Path) -> None:
+    data = table(("ON",))
+    data = data.assign(close=data["close"].where(data.index != 30, value))
+    result = call(command, write_job(tmp_path, data), "--output", tmp_path / "out")
+    assert result.exit_code == 0
+    assert (
+        "warning: ON: `close` must be positive, as no log return exists otherwise; it is "
+        f"{value} on 2000-02-14 (1 in all); the session is quarantined\n" in result.stderr
+    )
+    held = pd.read_csv(tmp_path / "out" / "quarantine.csv", dtype={"close": str})
+    assert held[["symbol", "session", "codes"]].to_numpy().tolist() == [
+        ["ON", "2000-02-14", "non-positive-price"]
+    ]
+    forecasts = pd.read_parquet(tmp_path / "out" / "forecasts.parquet")
+    assert set(forecasts["symbol"]) == {"ON"}
+    # The same as of a file that leaves the cell empty.
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    empty = table(("ON",))
+    empty["close"] = empty["close"].where(empty.index != 30, "")
+    assert call(command, write_job(clean, empty), "--output", clean / "out").exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(clean / "out" / "forecasts.parquet"), forecasts)
 
 
 @pytest.mark.parametrize("case", BAD_SYMBOL)
@@ -308,7 +329,7 @@ def test_unknown_symbol_among_known_is_left_out(tmp_path: Path) -> None:
 
 
 def test_below_the_coverage_threshold_the_exit_code_is_one(tmp_path: Path) -> None:
-    data = pd.concat([_zero(table(("ON",))), table(("NO", "NA"))], ignore_index=True)
+    data = pd.concat([_zeros(table(("ON",))), table(("NO", "NA"))], ignore_index=True)
     job = write_job(tmp_path, data, more="minimum_coverage: 0.9")
     result = call("backtest", job, "--output", tmp_path / "out")
     assert result.exit_code == 1

@@ -105,9 +105,16 @@ class FilesSource:
         Raises
         ------
         SourceError
-            If a file is missing, unreadable, empty, or lacks a required column.
+            If a file is missing, unreadable, empty, or lacks a required column, or no row lies up to the
+            session that the files are read as of.
         """
-        return self._symbols or tuple(sorted({*self._contents.rows, *self._contents.problems}))
+        held = self._symbols or tuple(sorted({*self._contents.rows, *self._contents.problems}))
+        if not held:
+            raise SourceError(
+                f"{self._place}: no row lies up to {self._as_of}; later ones have "
+                f"{_shorten(sorted(self._contents.later))}"
+            )
+        return held
 
     def load(self, symbol: str) -> pd.DataFrame:
         """Return the prices of one symbol, not yet checked.
@@ -147,10 +154,13 @@ class FilesSource:
         tables: list[pd.DataFrame] = []
         problems: dict[str, str] = {}
         others: set[str] = set()
+        later: set[str] = set()
         for number, file in enumerate(files):
             is_empty = True
-            for rows, table, found in _read(file, self._as_of):
-                is_empty = is_empty and not rows
+            for block, table, found in _read(file, self._as_of):
+                is_empty = is_empty and not block.positions.size and not block.problems
+                if not len(table):
+                    later.update(str(text) for text in pc.unique(block.columns["symbol"]).to_pylist())
                 for symbol, reason in found:
                     problems.setdefault(symbol, reason)
                 if self._symbols:
@@ -159,7 +169,7 @@ class FilesSource:
                 tables.append(table.assign(file=number))
             if is_empty:
                 raise SourceError(f"{file}: a price file needs rows; this one has no more than a header")
-        return _assemble(files, tables, problems, others)
+        return _assemble(files, tables, problems, others, later)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +180,8 @@ class _Contents:
     problems: dict[str, str]
     others: set[str]
     """Symbols in the files that were not asked for."""
+    later: set[str]
+    """Symbols of whole blocks of later rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,12 +258,12 @@ def _is_data(file: Path) -> bool:
 
 def _read(
     file: Path, as_of: datetime.date | None
-) -> Iterator[tuple[int, pd.DataFrame, list[tuple[str, str]]]]:
-    """Yield for blocks of rows their number, those up to ``as_of`` parsed, and the symbols that fail."""
+) -> Iterator[tuple[_Block, pd.DataFrame, list[tuple[str, str]]]]:
+    """Yield blocks of rows, those up to ``as_of`` parsed, and the symbols that could not be, and why."""
     blocks = _read_parquet if file.name.lower().endswith(".parquet") else _read_csv
     try:
         for block in blocks(file):
-            yield block.positions.size + len(block.problems), *_parse(_until(block, as_of))
+            yield block, *_parse(_until(block, as_of))
     except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException, UnicodeError) as error:
         raise SourceError(f"{file}: cannot be read: {_one_line(error)}") from error
 
@@ -490,7 +502,11 @@ def _parse_numbers(block: _Block, name: str) -> tuple[NDArray[np.float64], NDArr
 
 
 def _assemble(
-    files: list[Path], tables: list[pd.DataFrame], problems: dict[str, str], others: set[str]
+    files: list[Path],
+    tables: list[pd.DataFrame],
+    problems: dict[str, str],
+    others: set[str],
+    later: set[str],
 ) -> _Contents:
     """Put the rows of each symbol together and see that they agree."""
     units = ["row" if file.name.lower().endswith(".parquet") else "line" for file in files]
@@ -526,7 +542,7 @@ def _assemble(
             )
             continue
         rows[name] = group.set_index("session").drop(columns=["symbol", "file", "position"])
-    return _Contents(rows, problems, others - set(problems))
+    return _Contents(rows, problems, others - set(problems), later)
 
 
 def _value(column: Any, row: int) -> object:
