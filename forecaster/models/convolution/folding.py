@@ -236,11 +236,9 @@ def compile_program(
     Program or None
         None when there is none for a series: a layer reads or makes something that belongs to one window.
     """
-    skipped = 0
-    if window:
-        skipped = lookback - _needed_lookback(strategy, lookback, steps, head)
-        lookback -= skipped
-        steps = trace(strategy, lookback, [step.layer for step in steps])
+    skipped = lookback - _needed_lookback(strategy, lookback, steps, head)
+    lookback -= skipped
+    steps = trace(strategy, lookback, [step.layer for step in steps])
     rows, columns, step = _source(strategy, lookback)
     (start, *_), layout = _normalized(rows, columns, step)
     entries = lookback if isinstance(lifting_of(strategy), Spectrogram) else lookback + history_of(strategy)

@@ -245,7 +245,13 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         """Trace the call, which checks its input and knows ``series``; a shape alone does not."""
         return keras.Operation.compute_output_spec(self, *args, **kwargs)
 
-    def call(self, inputs: Tensor, training: bool | None = None, series: bool = False) -> Tensor:
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        series: bool = False,
+        projection: Tensor | None = None,
+    ) -> Tensor:
         """Compute the features of windows, or with ``series`` of every window of a series; see `series`."""
         length = inputs.shape[1] if len(inputs.shape) == 3 else None
         if len(inputs.shape) != 3 or (length is not None and not series and length != self.sessions):
@@ -254,7 +260,7 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
                 f"history {self.history}. Received: shape {tuple(inputs.shape)}."
             )
         if not series:
-            return self._each(inputs, self._plan.window, bool(training))
+            return _projected(self._each(inputs, self._plan.window, bool(training)), projection)
         if length is not None and length < self.sessions:
             raise ParameterError(
                 f"KernelStack.series needs at least the {self.sessions} sessions of one window. "
@@ -262,12 +268,14 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             )
         if self._plan.series == "series":
             assert self._series_program is not None
-            return self._sequences(inputs, self._series_program, bool(training))
+            return self._sequences(inputs, self._series_program, bool(training), projection)
         windows = self._windows(inputs)
-        features = self._each(windows, self._plan.series, bool(training))
+        features = _projected(self._each(windows, self._plan.series, bool(training)), projection)
         return ops.reshape(features, (-1, ops.shape(inputs)[1] - self.sessions + 1, features.shape[-1]))
 
-    def series(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def series(
+        self, inputs: Tensor, training: bool | None = None, projection: Tensor | None = None
+    ) -> Tensor:
         """Compute the features of every window of a series at once.
 
         Parameters
@@ -276,13 +284,15 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             T is at least ``sessions``.
         training : bool, optional
             As in a call. In training, "batch" normalization takes all windows as one batch.
+        projection : tensor of shape (features, outputs), optional
+            What the features are multiplied by: before they are pooled, where that is cheaper.
 
         Returns
         -------
         tensor of shape (batch, T - sessions + 1, features)
             Entry k equals the call on sessions ``k, ..., k + sessions - 1``.
         """
-        return self(inputs, training=training, series=True)
+        return self(inputs, training=training, series=True, projection=projection)
 
     def _windows(self, inputs: Tensor) -> Tensor:
         """Cut a series into windows: (batch * windows, sessions, channels)."""
@@ -308,7 +318,9 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
                 values = keras.activations.get(layer.activation)(values)
         return features_of_map(values, self.head, self.strategy)
 
-    def _sequences(self, inputs: Tensor, program: Program, training: bool) -> Tensor:
+    def _sequences(
+        self, inputs: Tensor, program: Program, training: bool, projection: Tensor | None = None
+    ) -> Tensor:
         """Compute every window of a series, or the only one, on sequences: (batch, windows, features)."""
         windows = ops.shape(inputs)[1] - self.sessions + 1
         values = source_sequences(inputs, program, self.strategy)
@@ -324,7 +336,7 @@ class KernelStack(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
                 values = normalize(values, layer, weights, *moments)
             else:
                 values = keras.activations.get(layer.activation)(values)
-        return features_of_sequences(values, program.result, self.head, self.strategy)
+        return features_of_sequences(values, program.result, self.head, self.strategy, projection)
 
     def _moments(
         self,
@@ -370,15 +382,26 @@ class ConvolutionControl(KernelStack):
         )
         self.body.build(input_shape)
 
-    def call(self, inputs: Tensor, training: bool | None = None, series: bool = False) -> Tensor:
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        series: bool = False,
+        projection: Tensor | None = None,
+    ) -> Tensor:
         """Compute the features of windows, or with ``series`` of every window of a series; see `series`."""
-        return self.body(inputs, training=training, series=series)
+        return self.body(inputs, training=training, series=series, projection=projection)
 
     def first_kernels(self) -> Folding:
         """Return what the first convolution sees, as for a `KernelStack`."""
         if not self.built:
             raise NotFittedError("A control has kernels once it is built; call it on data first.")
         return self.body.first_kernels()
+
+
+def _projected(features: Tensor, projection: Tensor | None) -> Tensor:
+    """Multiply features by a projection, where there is one."""
+    return features if projection is None else ops.matmul(features, projection)
 
 
 def _check_activation(name: str | None) -> None:

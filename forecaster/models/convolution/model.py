@@ -321,13 +321,24 @@ def scale_loss(outputs: Tensor, observed: Tensor, constants: Sequence[Tensor]) -
         The pooled quantiles, and the average of the realised mean absolute returns.
     """
     quantiles, typical = constants
-    outcome, size = tf.split(observed, 2, axis=-1)
-    scale = tf.exp(outputs)
-    error = outcome[..., None] - quantiles * scale[..., None]
-    levels = tf.constant(LEVELS, dtype=tf.float32)
-    weights = tf.constant(quantile_weights(), dtype=tf.float32)
-    pinball = tf.reduce_sum(tf.maximum(levels * error, (levels - 1.0) * error) * weights, axis=-1)
-    return tf.reduce_mean(2.0 * 2.0 * pinball + size / typical / scale + outputs, axis=-1)
+    # The pinball losses of y against q * scale add up to a function of y / scale that is linear between the
+    # quantiles: sum of w * (level * (y - q * scale) + max(q * scale - y, 0)), the maximum zero for quantiles
+    # below y / scale. One horizon a row: the search takes a row of quantiles each.
+    outcome, size = (
+        tf.transpose(tf.reshape(part, (-1, outputs.shape[-1]))) for part in tf.split(observed, 2, axis=-1)
+    )
+    log_scale = tf.transpose(tf.reshape(outputs, (-1, outputs.shape[-1])))
+    scale = tf.exp(log_scale)
+    levels, weights = (np.array(values, dtype=np.float32) for values in (LEVELS, quantile_weights()))
+    slopes = np.sum(weights * levels) - np.append(np.cumsum(weights[::-1])[::-1], np.float32(0.0))
+    heights = tf.pad(tf.cumsum(weights * quantiles, axis=1, reverse=True), [(0, 0), (0, 1)])
+    heights -= tf.reduce_sum(weights * levels * quantiles, axis=1, keepdims=True)
+    above = tf.searchsorted(quantiles, outcome / scale)
+    pinball = (
+        tf.gather(tf.constant(slopes), above) * outcome + tf.gather(heights, above, batch_dims=1) * scale
+    )
+    losses = 4.0 * pinball + size / (typical[:, None] * scale) + log_scale
+    return tf.reshape(tf.reduce_mean(losses, axis=0), tf.shape(outputs)[:-1])
 
 
 def scale_objective(n_horizons: int) -> Objective:

@@ -31,6 +31,7 @@ from forecaster.models.convolution.geometry import (
     strategy_config,
 )
 from forecaster.models.convolution.layers import KernelStack
+from forecaster.models.convolution.operations import gelu, linear
 from forecaster.models.convolution.planner import Plan, plan
 
 __all__ = ["Network", "NetworkFunction", "Objective", "squared_error"]
@@ -273,10 +274,14 @@ class NetworkFunction:
         """
         named = self._unpacked(weights)
         variables = self._stack.weights
+        # With nothing in between, the linear layer goes into the head of the stack.
+        headless = not (self.network.features or self.network.dense or self.network.dropout)
         with keras.StatelessScope(
             state_mapping=[(variable, named[f"stack/{variable.name}"]) for variable in variables]
         ):
-            values = self._stack.series(channels)
+            values = self._stack.series(channels, projection=named["output/kernel"] if headless else None)
+        if headless:
+            return values + named["output/bias"]
         beside = None
         if self.network.features:
             assert features is not None
@@ -288,11 +293,10 @@ class NetworkFunction:
             drawn = tf.random.stateless_uniform(tf.shape(values), dropout_seed)
             values = values * tf.cast(drawn < kept, values.dtype) / kept
         if self.network.dense:
-            hidden = tf.matmul(values, named["hidden/kernel"]) + named["hidden/bias"]
-            values = keras.activations.gelu(hidden, approximate=False)
+            values = gelu(linear(values, named["hidden/kernel"], named["hidden/bias"]))
             if beside is not None:
                 values = tf.concat([values, beside], axis=-1)
-        return tf.matmul(values, named["output/kernel"]) + named["output/bias"]
+        return linear(values, named["output/kernel"], named["output/bias"])
 
     def _unpacked(self, weights: Tensor) -> dict[str, Tensor]:
         parts = tf.split(weights, [math.prod(shape) for shape in self.shapes.values()])

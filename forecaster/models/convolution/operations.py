@@ -5,6 +5,7 @@ Lifted maps are ``(batch, rows, columns, channels)``, sequences ``(batch, sequen
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from forecaster.models.convolution import runtime  # noqa: F401  # before Keras
 # isort: split
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 from scipy.signal import get_window
 
@@ -36,7 +38,9 @@ __all__ = [
     "convolve_sequences",
     "features_of_map",
     "features_of_sequences",
+    "gelu",
     "lift",
+    "linear",
     "moments_of_map",
     "moments_of_sequences",
     "normalize",
@@ -202,6 +206,43 @@ def normalize(
     return (values - mean) * ops.rsqrt(variance + layer.epsilon) * weights["scale"] + weights["shift"]
 
 
+def linear(values: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply the last axis by a kernel of shape (channels, outputs), as one matrix."""
+    product = tf.matmul(tf.reshape(values, (-1, kernel.shape[0])), kernel)
+    if bias is not None:
+        product = tf.nn.bias_add(product, bias)
+    known = values.shape[1:-1]
+    shape = (-1, *known) if None not in known else (*tf.unstack(tf.shape(values))[:-1],)
+    return tf.reshape(product, (*shape, kernel.shape[1]))
+
+
+def gelu(values: Tensor) -> Tensor:
+    """Keras's exact gelu, ``x * Phi(x)``, in half the operations in single precision.
+
+    TensorFlow's erf is good to 5e-9 in double precision, which then stays with Keras and its erfc.
+    """
+    if values.dtype != tf.float32:
+        return keras.activations.gelu(values, approximate=False)
+    return _single_gelu(values)
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow types no decorator
+def _single_gelu(values: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    below = 0.5 + 0.5 * tf.math.erf(values * math.sqrt(0.5))
+
+    def gradient(upstream: Tensor) -> Tensor:
+        density = tf.exp(-0.5 * tf.square(values)) * (1.0 / math.sqrt(2.0 * math.pi))
+        return upstream * (below + values * density)
+
+    return values * below, gradient
+
+
+def _activation(name: str | None) -> Callable[[Tensor], Tensor]:
+    """Return Keras's activation, or our own where it is the same and quicker."""
+    found: Callable[[Tensor], Tensor] = gelu if name == "gelu" else keras.activations.get(name)
+    return found
+
+
 # --- sequences --------------------------------------------------------------------------------------------
 
 
@@ -220,7 +261,7 @@ def _part(
     """
     # Sizes are given where they are known, or a graph of unknown length would forget them.
     begin: list[Any] = [0, 0, 0, 0]
-    size: list[Any] = [-1, values.shape[1], -1, values.shape[3]]
+    size: list[Any] = [-1, *(-1 if known is None else known for known in values.shape[1:])]
     one = sequence is not None and values.shape[1] > 1
     if start or end:
         begin[2], size[2] = start, ops.shape(values)[2] - start + end
@@ -279,14 +320,15 @@ def convolve_sequences(values: Tensor, stage: Stage, strategy: Strategy, weights
     """Run a convolution, its bias and its activation on sequences."""
     layer = stage.step.layer
     assert isinstance(layer, KernelConvolution)
-    activation = keras.activations.get(layer.activation)
+    activation = _activation(layer.activation)
     values = _prepared(values, stage)
     kernel, bias = weights["kernel"], weights.get("bias")
     if isinstance(strategy, Parallel):
         return _parallel(values, stage, strategy, kernel, bias, activation)
     methods = {"fold": _fold, "rows-as-channels": _rows_as_channels, "shift-add": _shift_add}
     values = methods[stage.method](values, stage, _acting(kernel, stage))
-    return activation(values if bias is None else values + bias)
+    # TensorFlow fuses a convolution with such a bias and a relu, not with a broadcast sum.
+    return activation(values if bias is None else tf.nn.bias_add(values, bias))
 
 
 def _acting(kernel: Tensor, stage: Stage) -> Tensor:
@@ -477,10 +519,16 @@ def moments_of_sequences(
     return mean, variance
 
 
-def features_of_sequences(values: Tensor, layout: Layout, head: str, strategy: Strategy) -> Tensor:
-    """Apply the head to sequences: (batch, windows, features)."""
+def features_of_sequences(
+    values: Tensor, layout: Layout, head: str, strategy: Strategy, projection: Tensor | None = None
+) -> Tensor:
+    """Apply the head to sequences, and a projection of the features behind it: (batch, windows, features)."""
+    if projection is not None and head != "mean":
+        return ops.matmul(features_of_sequences(values, layout, head, strategy), projection)
     if head in ("mean", "max"):
         largest = head == "max"
+        if projection is not None:  # of the mean is the mean of it, over fewer channels
+            values = linear(values, projection)
         values = _running(values, layout.columns, layout.step, largest)
         over = layout.span - (layout.columns - 1) * layout.step
         parts = []

@@ -9,6 +9,7 @@ that all folds, seeds and models of one network share one trace and do not distu
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -40,10 +41,10 @@ MEAN_DECAY, SQUARE_DECAY, SMALLEST_ROOT = 0.9, 0.999, 1e-7
 """Of AdamW, as in Keras."""
 COMPILED = 64
 """Programs that are kept; a job has about as many as models."""
-SCORING_BLOCK = 1024
-"""Origins that are scored as one series; their activations stay in the processor's cache."""
-SCORING_GROUP = 4
-"""Blocks of one call."""
+SCORING_BLOCK = 2048
+"""Origins that are scored as one series."""
+SCORING_GROUP = 8
+"""Blocks of one call: few enough that their activations take some megabytes only."""
 WINDOWS_AT_ONCE = 256
 """Windows of one call, where origins lie too far apart for blocks."""
 
@@ -176,6 +177,39 @@ def _total_weight(weights: Tensor, runs: Rows) -> float:
     return float(sum(held[first : last + 1].sum(dtype=np.float64) for first, last in runs))
 
 
+def _blocks(rows: Rows, offsets: Rows, sessions: int) -> tuple[Rows, Rows]:
+    """Find the blocks that origins lie in.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_origins,)
+        Increasing.
+    offsets : ndarray of shape (n_series + 1,)
+    sessions : int
+        Of a window.
+
+    Returns
+    -------
+    begins : ndarray of shape (n_blocks,)
+        First row of each block that holds an origin.
+    cuts : ndarray of shape (n_blocks + 1,)
+        Block k holds the origins from ``cuts[k]`` to ``cuts[k + 1]``, the latter left out.
+    """
+    if not len(rows):
+        return np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    number = -(-np.diff(offsets) // SCORING_BLOCK)
+    series = np.repeat(np.arange(len(number)), number)
+    within = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    begins = offsets[series] + within * SCORING_BLOCK
+    cuts = np.searchsorted(rows, np.append(begins, offsets[-1]))
+    used = np.flatnonzero(np.diff(cuts))
+    firsts = rows[cuts[used]]
+    # The rows outside of all series, if there are any, and the first of each block.
+    suspects = np.concatenate([rows[: cuts[0]], firsts, rows[cuts[-1] :]])
+    check_runs(np.stack([suspects, suspects], axis=1), offsets, sessions)
+    return begins[used], np.append(cuts[used], cuts[-1])
+
+
 class Trainer:
     """A network, an objective and a chunk length, compiled; it holds no weights and no data.
 
@@ -190,8 +224,9 @@ class Trainer:
 
     Attributes
     ----------
-    traces : dict of str to int
-        How often ``train`` and ``score`` have been traced.
+    traces : Counter
+        How often what has been traced: ``("train", chunks a step)`` and ``("score", origins of a block)``,
+        where a single window is a block of 1.
     """
 
     def __init__(self, network: Network, objective: Objective, chunk: int) -> None:
@@ -201,9 +236,10 @@ class Trainer:
             )
         self.network, self.objective, self.chunk = network, objective, chunk
         self.function = NetworkFunction(network)
-        self.traces = {"train": 0, "score": 0}
-        self._train = self._compile_training()
-        self._score = self._compile_scoring()
+        self.traces: Counter[tuple[str, int]] = Counter()
+        # Shapes are known when they are traced: all that depends on them alone is computed there.
+        self._train = functools.cache(self._compile_training)
+        self._score = functools.cache(self._compile_scoring)
 
     # --- training -------------------------------------------------------------------------------------------
 
@@ -322,7 +358,7 @@ class Trainer:
         epsilon where Keras has it.
         """
         runtime.repeat_to_the_bit()
-        *after, losses = self._train(
+        *after, losses = self._train(chunks.shape[1])(
             *state,
             *self._checked(data, "observed"),
             tf.constant(chunks, dtype=tf.int32),
@@ -396,12 +432,12 @@ class Trainer:
             loss = tf.reduce_sum(weight * self.objective.loss(outputs, seen, constants))
         return loss, tape.gradient(loss, weights)
 
-    def _compile_training(self) -> Callable[..., Any]:
+    def _compile_training(self, per_step: int) -> Callable[..., Any]:
         flat = tf.TensorSpec((self.function.size,), tf.float32)
         signature = (
             *(flat, flat, flat, tf.TensorSpec((), tf.int32)),
             *self._data_signature(),
-            tf.TensorSpec((None, None, 3), tf.int32),
+            tf.TensorSpec((None, per_step, 3), tf.int32),
             *(tf.TensorSpec((None,), tf.float32),) * 2,
             tf.TensorSpec((), tf.float32),
             tuple(tf.TensorSpec(shape, tf.float32) for shape in self.objective.constants),
@@ -426,7 +462,7 @@ class Trainer:
             statistics: Tensor,
             dropout_seed: Tensor,
         ) -> Tensor:
-            self.traces["train"] += 1
+            self.traces["train", per_step] += 1
             data = Data(channels, features, observed, origin_weights)
             count = tf.shape(chunks)[0]
             age = tf.cast(past + 1 + tf.range(count), tf.float32)
@@ -509,7 +545,7 @@ class Trainer:
 
     def score_blocks(
         self, weights: Array, data: Data, rows: Rows, offsets: Rows, statistics: Array | None = None
-    ) -> Iterator[tuple[Rows, Array]]:
+    ) -> Iterator[tuple[slice | Rows, Array]]:
         """Compute the outputs at origins, block by block, so that they need not be held all at once.
 
         An origin always stands at the same place of a block of the same length, counted from the start of its
@@ -523,43 +559,49 @@ class Trainer:
 
         Yields
         ------
-        places : ndarray of int64
-            Positions in ``rows``.
-        outputs : ndarray of shape (len(places), outputs), float32
+        places : slice or ndarray of int64
+            Which of the ``rows``.
+        outputs : ndarray of shape (n_places, outputs), float32
         """
-        if not len(rows):
-            return
-        rows = np.asarray(rows, dtype=np.int64)
-        check_runs(np.stack([rows, rows], axis=1), offsets, self.network.sessions)
+        order, ordered = None, np.asarray(rows, dtype=np.int64)
+        if (np.diff(ordered) <= 0).any():
+            order = np.argsort(ordered, kind="stable")
+            ordered = ordered[order]
         held, read = self._statistics(statistics), self._checked(data)[:2]
         flat = tf.constant(weights, dtype=tf.float32)
-        starts = offsets[np.searchsorted(offsets, rows, side="right") - 1]
-        begins = starts + (rows - starts) // SCORING_BLOCK * SCORING_BLOCK
-        order = np.lexsort((rows, begins))
-        cuts = np.flatnonzero(np.diff(begins[order])) + 1
-        blocks = np.split(order, cuts)
-        dense = [block for block in blocks if len(block) * self.network.sessions > SCORING_BLOCK]
-        for start in range(0, len(dense), SCORING_GROUP):
-            group = dense[start : start + SCORING_GROUP]
-            plan = np.array([[begins[block[0]], rows[block[0]], rows[block[-1]]] for block in group])
-            outputs = self._score(flat, *read, tf.constant(plan, tf.int32), tf.constant(SCORING_BLOCK), held)
-            outputs = outputs.numpy()
-            for number, block in enumerate(group):
-                yield block, outputs[number, rows[block] - begins[block]]
-        sparse = [block for block in blocks if len(block) * self.network.sessions <= SCORING_BLOCK]
-        alone = np.concatenate(sparse) if sparse else np.empty(0, dtype=np.int64)
-        for start in range(0, len(alone), WINDOWS_AT_ONCE):
-            part = alone[start : start + WINDOWS_AT_ONCE]
-            plan = np.repeat(rows[part, None], 3, axis=1)
-            outputs = self._score(flat, *read, tf.constant(plan, tf.int32), tf.constant(1), held)
-            yield part, outputs.numpy()[:, 0]
 
-    def _compile_scoring(self) -> Callable[..., Any]:
+        def compute(plan: Rows, length: int) -> Array:
+            blocks = tf.constant(plan, dtype=tf.int32)
+            outputs: Array = self._score(length)(flat, *read, blocks, held).numpy()
+            return outputs
+
+        begins, cuts = _blocks(ordered, offsets, self.network.sessions)
+        counts = np.diff(cuts)
+        dense = counts * self.network.sessions > SCORING_BLOCK
+        chosen = np.flatnonzero(dense)
+        for start in range(0, len(chosen), SCORING_GROUP):
+            group = chosen[start : start + SCORING_GROUP]
+            firsts, lasts = ordered[cuts[group]], ordered[cuts[group + 1] - 1]
+            outputs = compute(np.stack([begins[group], firsts, lasts], axis=1), SCORING_BLOCK)
+            for number, block in enumerate(group):
+                part = slice(cuts[block], cuts[block + 1])
+                within: slice | Rows = slice(
+                    firsts[number] - begins[block], lasts[number] - begins[block] + 1
+                )
+                if lasts[number] - firsts[number] + 1 > counts[block]:  # not all of them
+                    within = ordered[part] - begins[block]
+                yield part if order is None else order[part], outputs[number, within]
+        alone = np.flatnonzero(np.repeat(~dense, counts))
+        for start in range(0, len(alone), WINDOWS_AT_ONCE):
+            few = alone[start : start + WINDOWS_AT_ONCE]
+            outputs = compute(np.repeat(ordered[few, None], 3, axis=1), 1)
+            yield few if order is None else order[few], outputs[:, 0]
+
+    def _compile_scoring(self, length: int) -> Callable[..., Any]:
         signature = (
             tf.TensorSpec((self.function.size,), tf.float32),
             *self._data_signature()[:2],
             tf.TensorSpec((None, 3), tf.int32),
-            tf.TensorSpec((), tf.int32),
             tf.TensorSpec((2, self.network.features), tf.float32),
         )
 
@@ -568,10 +610,9 @@ class Trainer:
             channels: Tensor,
             features: Tensor,
             blocks: Tensor,
-            length: Tensor,
             statistics: Tensor,
         ) -> Tensor:
-            self.traces["score"] += 1
+            self.traces["score", length] += 1
             begin, first, last = (blocks[:, number, None] for number in range(3))
             context = self.network.sessions - 1
             reach = begin - context + tf.range(length + context)
