@@ -19,7 +19,7 @@ __all__ = ["ConvolutionModel", "Training"]
 class Training(Spec):
     """How a network is trained."""
 
-    epochs: PositiveInt = 4
+    epochs: PositiveInt = 8
     """Passes over the training origins."""
     chunk: Annotated[int, Field(ge=64, le=256)] = 64
     """Consecutive origins that go through the network together: 64 to 256."""

@@ -189,8 +189,7 @@ class ConvolutionForecaster:
         """Forecast the scale at each origin and stretch the residual quantiles by it."""
         if self.weights is None:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
-        values = self._scales(windows)[:, :, None] * self.residuals.predict(windows)
-        return QuantileForecast(values, windows.horizons)
+        return self.residuals.forecast(windows, self._scales(windows))
 
     def save(self, folder: Path) -> None:
         """Write the weights by name, the feature statistics and the residual quantiles."""
