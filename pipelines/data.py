@@ -12,7 +12,7 @@ import pandas as pd
 
 from forecaster.errors import DataError, JobError, SymbolError
 from forecaster.job import Job
-from forecaster.prices.checks import IMPOSSIBLE
+from forecaster.prices.checks import IMPOSSIBLE, SEVERITIES
 from pipelines.loading import job_calendars, open_store, sessions_since
 
 if TYPE_CHECKING:
@@ -146,6 +146,9 @@ def settle_session(
 ) -> bool:
     """Accept or reject a session; tell whether that changed anything.
 
+    The codes for which a session waits stay with a rejection: where they say that its dividend or split is
+    wrong, the next session does not count it.
+
     Raises
     ------
     DataError
@@ -153,16 +156,17 @@ def settle_session(
         taken of.
     """
     store = open_store(job)
-    if decision == "accept":
-        waiting = store.quarantine([symbol])
-        codes = waiting.loc[waiting["session"] == pd.Timestamp(session), "reason"].tolist()
-        impossible = [code for text in codes for code in str(text).split(",") if code in IMPOSSIBLE]
-        if impossible:
-            raise DataError(
-                f"{symbol} {session} cannot be accepted, for no return can be taken of it ({impossible[0]}); "
-                "reject it, or correct it at the source and ingest again"
-            )
-    return store.settle(symbol, session, decision, reason)
+    held = store.quarantine([symbol], rejected=True) if store.exists() else pd.DataFrame()
+    text = "".join(held.loc[held["session"] == pd.Timestamp(session), "reason"]) if len(held) else ""
+    codes = [code for code in text.split(",") if code in SEVERITIES]
+    impossible = [code for code in codes if code in IMPOSSIBLE]
+    if decision == "accept" and impossible:
+        raise DataError(
+            f"{symbol} {session} cannot be accepted, for no return can be taken of it ({impossible[0]}); "
+            "reject it, or correct it at the source and ingest again"
+        )
+    because = reason if decision == "accept" else ",".join([*codes, reason])
+    return store.settle(symbol, session, decision, because)
 
 
 def compact_data(job: Job, before: datetime | None, keep: Sequence[datetime]) -> Compaction:

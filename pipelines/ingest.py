@@ -127,9 +127,12 @@ def ingest_job(
     for start in range(0, len(names), BATCH):
         batch = names[start : start + BATCH]
         moment = datetime.now(UTC)
-        stored: Tables = {}, {}
+        stored = _Stored({}, {}, {})
         if exists:
-            stored = with_held(store.read(batch).frames, store.quarantine(batch))
+            held_back = store.quarantine(batch, rejected=True)
+            rejected = held_back[held_back["status"] == "rejected"].groupby("symbol")["session"]
+            tables, settled = with_held(store.read(batch).frames, held_back)
+            stored = _Stored(tables, settled, {str(name): pd.Index(days) for name, days in rejected})
         fetches: dict[str, Fetch] = {}
         for number, symbol in enumerate(batch, start=start):
             progress("ingest", number, len(names))
@@ -168,8 +171,16 @@ def ingest_job(
     )
 
 
-Tables = tuple[dict[str, pd.DataFrame], dict[str, "pd.Series[str]"]]
-"""All stored rows of each symbol, and the codes of those that are held back."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stored:
+    """What the store has of some symbols before they are fetched."""
+
+    tables: dict[str, pd.DataFrame]
+    """All rows of each symbol, accepted and held back."""
+    settled: dict[str, pd.Series[str]]
+    """For each of them the codes for which it is held back; empty where it is accepted."""
+    rejected: dict[str, pd.Index]
+    """Sessions of each symbol that were rejected by hand."""
 
 
 def _chosen(offered: tuple[str, ...], symbols: Sequence[str]) -> tuple[str, ...]:
@@ -211,7 +222,7 @@ class _Reader:
         value = self._before[column].get(symbol)
         return None if value is None or pd.isna(value) else pd.Timestamp(value)
 
-    def read(self, symbol: str, stored: Tables) -> tuple[Fetch, str]:
+    def read(self, symbol: str, stored: _Stored) -> tuple[Fetch, str]:
         """Return what is to be written of a symbol, and why it fails all the same; empty where it does not.
 
         Raises
@@ -219,7 +230,7 @@ class _Reader:
         SymbolError
             If nothing of it is to be written.
         """
-        table = stored[0].get(symbol)
+        table = stored.tables.get(symbol)
         if isinstance(self._source, IncrementalSource):
             prices, window, full, notice = self._ask(self._source, symbol, table)
         else:
@@ -261,39 +272,41 @@ class _Reader:
         window: tuple[date, date] | None,
         full: bool,
         notice: str | None,
-        stored: Tables,
+        stored: _Stored,
     ) -> tuple[Fetch, str]:
         """Judge the fetched rows after the stored ones before them, which were judged when they came."""
         from forecaster.prices.store import Fetch
 
-        table, settled = stored[0].get(symbol), stored[1].get(symbol)
-        if table is not None and settled is not None and len(prices):
-            same = _unchanged(table, settled, prices)
+        table, codes = stored.tables.get(symbol), stored.settled.get(symbol)
+        if table is not None and codes is not None and len(prices):
+            # What is as it was, and accepted by a check or a person, or rejected by one, is not judged again.
+            same = _unchanged(table, prices)
+            same = same[(codes.loc[same] == "") | same.isin(stored.rejected.get(symbol, same[:0]))]
             if len(same) == len(prices):
                 return Fetch(prices, window, {}, full, notice), ""
             others = table[~table.index.isin(prices.index)]
             others = others[others.index < prices.index[0]].tail(COMPARED)
             frame = pd.concat([others, prices]).sort_index(kind="stable")
-            settled = pd.concat([settled.loc[others.index], pd.Series("", index=same, dtype=object)])
+            settled = codes.loc[others.index.union(same)]
         else:
             frame, settled = prices, None
         off = self._off_calendar(symbol, pd.DatetimeIndex(frame.index)) if self._off_calendar else None
         inspection = inspect(symbol, frame, 1, off, settled)
-        codes = {finding.code: finding for finding in inspection.errors}
-        if "duplicate-session" in codes:
-            raise SymbolError(symbol, failure_reason([codes["duplicate-session"]]))
-        held = inspection.quarantined.loc[inspection.quarantined.index.isin(prices.index), "codes"]
+        errors = {finding.code: finding for finding in inspection.errors}
+        if "duplicate-session" in errors:
+            raise SymbolError(symbol, failure_reason([errors["duplicate-session"]]))
+        held = inspection.quarantined["codes"]
+        held = held[held.index.isin(prices.index) & ~held.index.isin(stored.rejected.get(symbol, []))]
         quarantined = dict(zip(pd.DatetimeIndex(held.index).date, held, strict=True))
         fetch = Fetch(prices, window, quarantined, full, notice)
         # Its rows are stored all the same, in quarantine: that is where they are looked at.
-        many = codes.get("too-many-quarantined")
+        many = errors.get("too-many-quarantined")
         return fetch, many.reason if many else ""
 
 
-def _unchanged(table: pd.DataFrame, settled: pd.Series[str], prices: pd.DataFrame) -> pd.Index:
-    """Sessions whose rows are stored as they are fetched, and accepted: by a check or by a person."""
+def _unchanged(table: pd.DataFrame, prices: pd.DataFrame) -> pd.Index:
+    """Sessions whose rows are stored as they are fetched."""
     both = table.index.intersection(prices.index)
-    both = both[(settled.loc[both] == "").to_numpy()]
     columns = list(PRICE_COLUMNS)
     old, new = (each.loc[both, columns].to_numpy(np.float64) for each in (table, prices))
     same: pd.Index = both[np.isclose(old, new, rtol=1e-6, atol=0.0, equal_nan=True).all(axis=1)]

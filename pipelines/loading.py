@@ -236,11 +236,7 @@ def _load_stored(
     store = open_store(job)
     wanted = job.prices.symbols or None
     stored = store.read(wanted, as_of=as_of, known_at=known_at)
-    held = store.quarantine(wanted)
-    if as_of is not None:
-        held = held[held["session"] <= pd.Timestamp(as_of)]
-    if known_at is not None:
-        held = held[held["fetched_at"] <= pd.Timestamp(known_at)]
+    held = store.quarantine(wanted, as_of=as_of, known_at=known_at, rejected=True)
     tables, settled = with_held(stored.frames, held)
     names = tuple(wanted or sorted(tables))
     calendars = job_calendars(job)

@@ -185,6 +185,41 @@ def test_a_quarantined_session_is_left_out_and_said(tmp_path: Path) -> None:
     assert "warning: sessions before the first fetch" not in by_file.stderr
 
 
+def test_what_was_held_back_is_read_again_as_it_was_known(tmp_path: Path) -> None:
+    """A true split on a session without a usable close, and a split that never was."""
+    job, table = write_job(tmp_path), history("A")
+    table["split"], table["dividend"] = 1.0, 0.0
+    table.loc[60:, "close"] /= 2
+    table.loc[60, "split"], table.loc[80, "split"] = 2.0, 4.0
+    right = table.loc[60, "close"]
+    table.loc[60, "close"] = -1.0
+    write_prices(tmp_path, table)
+
+    def forecast(name: str, *more: str) -> bytes:
+        done("forecast", job, "--output", tmp_path / name, *more)
+        codes = set(pd.read_csv(tmp_path / name / "findings.csv")["code"])
+        assert not {"jump-without-action", "jump-with-action", "split-missing"} & codes
+        return (tmp_path / name / "forecasts.parquet").read_bytes()
+
+    assert totals(done("ingest", job))["quarantined"] == 2
+    first = forecast("first")
+    known_at = json.loads((tmp_path / "first" / "provenance.json").read_text())["store"]["known_at"]
+    for session in ("2024-03-25", "2024-04-22"):
+        done("data", "reject", job, "A", session, "--reason", "seen, and wrong")
+    assert forecast("rejected") == first
+    codes = pd.read_csv(tmp_path / "rejected" / "quarantine.csv")["codes"].tolist()
+    assert codes == ["non-positive-price,seen, and wrong", "split-mismatch,seen, and wrong"]
+    table.loc[60, "close"], table.loc[80, "split"] = right, 1.0
+    write_prices(tmp_path, table)
+    assert totals(done("ingest", job))["changed"] == 2
+    corrected = forecast("corrected")
+    assert corrected != first
+    assert forecast("again", "--known-at", known_at) == first
+    assert (tmp_path / "again" / "quarantine.csv").read_bytes() == (
+        tmp_path / "first" / "quarantine.csv"
+    ).read_bytes()
+
+
 def test_later_sessions_change_no_forecast_of_an_evening(tmp_path: Path) -> None:
     job, table = write_job(tmp_path), history("A", 150)
     write_prices(tmp_path, table.iloc[:120])

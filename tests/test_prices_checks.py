@@ -261,11 +261,11 @@ def test_a_level_in_other_units_is_held_back_until_somebody_decides() -> None:
     accepted = inspect("X", frame, 40, settled=pd.Series({frame.index[58]: ""}))
     assert len(accepted.quarantined) == 0
     assert [finding.code for finding in accepted.findings] == ["jump-without-action"]
-    rejected = inspect("X", frame.iloc[:59], 40, settled=pd.Series({frame.index[58]: "seen,wrong"}))
-    (finding, *_) = rejected.findings
-    assert (finding.code, finding.message) == (
-        "held-back", "1 sessions are held back, the first on 2020-03-23, for seen, wrong",
-    )  # fmt: skip
+    rejected = inspect("X", frame.iloc[:59], 40, settled=pd.Series({frame.index[58]: "unit-slip,seen"}))
+    assert [(finding.code, finding.sessions) for finding in rejected.findings] == [
+        ("unit-slip", 1), ("rejected", 1),
+    ]  # fmt: skip
+    assert rejected.findings[1].message == "1 sessions were rejected, the first on 2020-03-23: seen"
 
 
 def test_what_is_impossible_cannot_be_accepted() -> None:
@@ -298,7 +298,7 @@ def test_the_table_of_checks_is_true() -> None:
     assert list(listed) == list(SEVERITIES)
     tested = {code for code, *_ in (*ERRORS.values(), *QUARANTINED.values(), *WARNINGS.values())}
     elsewhere = {
-        "held-back", "missing-session", "extra-session", "traded-extra-session", "action-without-close",
+        "rejected", "missing-session", "extra-session", "traded-extra-session", "action-without-close",
         "split-missing", "return-over-gap", "no-close",
     }  # fmt: skip
     assert tested | elsewhere == set(SEVERITIES)

@@ -19,7 +19,7 @@ extra-session           quarantine the exchange did not hold the session, and no
 split-mismatch          quarantine the close did not move as the recorded split says
 unit-slip               quarantine the close is about 100 times, or a hundredth of, the one before
 dividend-out-of-scale   quarantine the close did not fall as so large a dividend says
-held-back               quarantine quarantined by the store or rejected, for the codes that are named
+rejected                quarantine somebody rejected the session, for the reason that is named
 missing-session         warning    the exchange held a session that has no row
 traded-extra-session    warning    the exchange did not hold the session, but something was traded in it
 action-without-close    warning    a dividend or split without a usable close: the next session counts it
@@ -68,6 +68,7 @@ from forecaster.returns import log_returns
 __all__ = [
     "IMPOSSIBLE",
     "PRICE_COLUMNS",
+    "SEVERITIES",
     "Finding",
     "Inspection",
     "Severity",
@@ -97,7 +98,7 @@ SEVERITIES: dict[str, Severity] = {
     **dict.fromkeys(("duplicate-session", "too-many-quarantined", "constant-series", "too-short"), "error"),
     **dict.fromkeys(IMPOSSIBLE, "quarantine"),
     **dict.fromkeys(("extra-session", "split-mismatch", "unit-slip"), "quarantine"),
-    **dict.fromkeys(("dividend-out-of-scale", "held-back"), "quarantine"),
+    **dict.fromkeys(("dividend-out-of-scale", "rejected"), "quarantine"),
     **dict.fromkeys(("missing-session", "traded-extra-session", "action-without-close"), "warning"),
     **dict.fromkeys(("zero-open", "high-below-low", "price-outside-range", "negative-volume"), "warning"),
     **dict.fromkeys(("zero-volume", "stale-close", "jump-without-action", "split-missing"), "warning"),
@@ -248,7 +249,7 @@ def inspect(
     codes = _codes(faults, before, idle)
     screening = screen(frame, codes, trusted)
     _say_structure(report, frame, faults, screening, minimum_sessions)
-    _say_quarantined(report, frame, faults, screening, before)
+    _say_quarantined(report, frame, faults, screening)
     _say_calendar(report, missing, extra & screening.usable)
     _say_actions(report, frame, screening)
     _say_rows(report, faults, screening)
@@ -320,13 +321,20 @@ def _settled(index: pd.Index, settled: pd.Series[str] | None) -> tuple[Mask, lis
 
 def _codes(faults: dict[tuple[str, str], Mask], before: list[str], idle: Mask) -> list[tuple[str, ...]]:
     """Give the codes for which each row is held back before it is compared with others."""
-    codes = [tuple(text.split(",")) if text else () for text in before]
+    codes = [_split(text) for text in before]
     masks = [(code, mask) for (code, _), mask in faults.items() if code in IMPOSSIBLE]
     for code, mask in [*masks, ("extra-session", idle)]:
         for row in np.flatnonzero(mask):
             if code not in codes[row]:
                 codes[row] = (*codes[row], code)
     return codes
+
+
+def _split(text: str) -> tuple[str, ...]:
+    """Divide what a row is held back for: codes and, after them, the words of whoever rejected it."""
+    parts = text.split(",") if text else []
+    ours = next((place for place, part in enumerate(parts) if part not in SEVERITIES), len(parts))
+    return (*parts[:ours], *([",".join(parts[ours:])] if ours < len(parts) else []))
 
 
 def _say_structure(
@@ -387,7 +395,6 @@ def _say_quarantined(
     frame: pd.DataFrame,
     faults: dict[tuple[str, str], Mask],
     screening: Screening,
-    before: list[str],
 ) -> None:
     for (code, column), mask in faults.items():
         if code in IMPOSSIBLE:
@@ -395,15 +402,15 @@ def _say_quarantined(
             report.add(code, mask, _IMPOSSIBLE_TEXTS[code].format(column=column, value=value), _LEFT_OUT)
     if not screening.held.any():
         return
-    earlier = np.array([bool(text) for text in before], dtype=bool)
     for code, text in _JUDGED_TEXTS.items():
-        mask = np.array([code in codes for codes in screening.codes], dtype=bool)
-        report.add(code, mask & ~earlier, text, _LEFT_OUT)
-    named = sorted({code for text in before if text for code in text.split(",")})
+        report.add(code, np.array([code in codes for codes in screening.codes], dtype=bool), text, _LEFT_OUT)
+    # A code that is none of ours is the reason that somebody gave.
+    reasons = [[code for code in codes if code not in SEVERITIES] for codes in screening.codes]
+    named = sorted({reason for each in reasons for reason in each})
     report.add(
-        "held-back", earlier,
-        f"{{count}} sessions are held back, the first on {{first}}, for {', '.join(named)}",
-        "left out; settle them by `forecaster data accept` or `reject`",
+        "rejected", np.array([bool(each) for each in reasons], dtype=bool),
+        f"{{count}} sessions were rejected, the first on {{first}}: {'; '.join(named)}",
+        "left out; `forecaster data accept` takes one back",
     )  # fmt: skip
 
 

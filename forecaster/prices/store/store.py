@@ -374,21 +374,39 @@ class PriceStore:
             )
         return self._restatements(snapshot, self._index(snapshot, symbols), Span(since=start, until=end))
 
-    def quarantine(self, symbols: Sequence[str] | None = None) -> pd.DataFrame:
+    def quarantine(
+        self,
+        symbols: Sequence[str] | None = None,
+        *,
+        as_of: datetime.date | None = None,
+        known_at: datetime.datetime | None = None,
+        rejected: bool = False,
+    ) -> pd.DataFrame:
         """Return the sessions that wait for a decision.
+
+        Parameters
+        ----------
+        symbols, as_of, known_at
+            As in `read`, which also says what it raises.
+        rejected : bool
+            Return the sessions that were rejected as well: with them, everything that `read` leaves out.
 
         Returns
         -------
         DataFrame
-            ``symbol, session``, `PRICE_COLUMNS`, ``reason, source, fetched_at``, by symbol and session.
+            ``symbol, session``, `PRICE_COLUMNS`, ``reason, source, fetched_at, status``, by symbol and
+            session.
         """
         snapshot = self._snapshot(None)
         index = self._index(snapshot, symbols)
         names = (*PRICE_COLUMNS, "reason", "source", "fetched_at", "status", "revision")
-        rows = latest(snapshot.amendments(index, names, Span()))
-        rows = rows.take(rows.columns["status"] == QUARANTINED)
+        span = Span(last=as_of, until=self._until(snapshot.table, known_at))
+        rows = latest(snapshot.amendments(index, names, span))
+        status = rows.columns["status"]
+        rows = rows.take((status == QUARANTINED) | (rejected & (status == REJECTED)))
         frame = frames.table(rows, index, (*PRICE_COLUMNS, "reason", "source", "fetched_at"))
         frame["fetched_at"] = frames.timestamps(rows.columns["fetched_at"])
+        frame["status"] = np.array(STATUSES, dtype=object)[rows.columns["status"]]
         return frame
 
     def status(self) -> pd.DataFrame:
