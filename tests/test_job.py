@@ -376,6 +376,18 @@ ERRORS = [
         model("{kind: zero}, {kind: convolution, strategy: {kind: row}, training: {epoch: 3}}"),
         r"^models\[1\]\.training: unknown key 'epoch'; did you mean 'epochs'\? \(allowed: epochs, ",
     ),
+    (
+        model("{kind: zero}, {kind: convolution, strategy: {kind: row}, training: {chunk: 63}}"),
+        r"^models\[1\]\.training\.chunk: .*greater than or equal to 64",
+    ),
+    (
+        model("{kind: zero}, {kind: convolution, strategy: {kind: row}, training: {chunk: 257}}"),
+        r"^models\[1\]\.training\.chunk: .*less than or equal to 256",
+    ),
+    (
+        model("{kind: zero}, {kind: convolution, strategy: {kind: row}, training: {chunks_per_step: 3}}"),
+        r"^models\[1\]\.training\.chunks_per_step: .*greater than or equal to 4",
+    ),
     # Unknown and missing kinds
     (model("{kind: zeros}"), r"^models\[0\]\.kind: unknown kind 'zeros'; did you mean 'zero'\? \(allowed: z"),
     (prices("kind: yahu"), r"^prices\.kind: unknown kind 'yahu'.* \(allowed: sample, files"),
