@@ -156,17 +156,20 @@ def test_the_file_holds_median_least_and_greatest(values: list[float]) -> None:
 def test_the_table_says_what_holds() -> None:
     chosen = [
         speed.Figure("fast", ("a", "x"), ("b", "x"), ">= 100", "training"),
+        speed.Figure("just", ("a", "x"), ("b", "x"), ">= 100", "scoring"),
         speed.Figure("small", ("a", "y"), None, "<= 64", "memory"),
         speed.Figure("plain", ("a", "z"), None, "", "other"),
         speed.Figure("absent", ("a", "z"), None, "", "nothing"),
     ]
     summary = {
         "fast": {"median": 99.9, "min": 90.0, "max": 150.4, "rounds": 5},
+        "just": {"median": 100.0, "min": 100.0, "max": 100.0, "rounds": 1},
         "small": {"median": 64.0, "min": 1.234, "max": 70.0, "rounds": 5},
         "plain": {"median": 0.5, "min": 0.5, "max": 0.5, "rounds": 1},
     }
     assert speed.table_of(chosen, summary).splitlines()[2:] == [
         "| training (`fast`) | 99.9 | 90 to 150 | >= 100: no |",
+        "| scoring (`just`) | 100 | 100 to 100 | >= 100: yes |",
         "| memory (`small`) | 64 | 1.23 to 70 | <= 64: yes |",
         "| other (`plain`) | 0.5 | 0.5 to 0.5 |  |",
     ]

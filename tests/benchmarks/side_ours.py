@@ -202,11 +202,11 @@ def time_to_equal_production_loss() -> None:
 
 
 def cost(network: Network, series: int, sessions: int) -> None:
-    """One epoch and the scoring of every origin, programs compiled before; and the memory of it."""
-    warm = Work(network, 4, sessions)
-    warm.score(warm.fit(1))
+    """One epoch and the scoring of every origin, compiled before; and all memory above the imports."""
     before = resident_megabytes()
     reset_peak()
+    warm = Work(network, 4, sessions)
+    warm.score(warm.fit(1))
     work = Work(network, series, sessions)
     taken = seconds(lambda: work.score(work.fit(1)), repeats=max(1, 300 // series))
     report(seconds=taken, peak_mb=peak_megabytes() - before)
