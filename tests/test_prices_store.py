@@ -24,15 +24,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import s3_server
 import store_processes
-from deltalake import DeltaTable
+from deltalake import DeltaTable, WriterProperties, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forecaster.errors import DataError, ParameterError, SourceError
 from forecaster.prices.base import PRICE_COLUMNS, price_table
 from forecaster.prices.store import Fetch, PriceStore
-from forecaster.prices.store.table import Location, PricesTable
+from forecaster.prices.store.table import ConflictError, Location, PricesTable
 
 # A server that has done the imports once and forks for each process.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -524,6 +525,49 @@ def test_large_writes_are_laid_out_by_age_and_symbol(tmp_path: Path) -> None:
     assert old <= spans()
     again = store.read()
     assert store.compact().files_before == store.compact().files_after == len(spans())
+    for name in names:
+        pd.testing.assert_frame_equal(again.frames[name], before.frames[name])
+
+
+def test_an_object_store_does_as_a_folder_does(tmp_path: Path) -> None:
+    store = PriceStore(tmp_path / "store")
+    with s3_server.bucket() as options:
+        remote = PriceStore("s3://bucket/some prices", options)
+        assert not remote.exists()
+        with pytest.raises(SourceError, match=r"there is no price store at s3://bucket/some prices"):
+            remote.read()
+        for edition in (1, 2):
+            fetches = {name: store_processes.history(number, edition) for number, name in enumerate("AB")}
+            for place in (store, remote):
+                place.write(fetches, fetched_at=moment(edition), source="test")
+        # Two writers that started from the same version: the bucket refuses the second commit.
+        prices = PricesTable(Location(remote.url, options))
+        one, other = prices.create(), prices.create()
+        prices.commit(one, (), 10**15)
+        with pytest.raises(ConflictError):
+            prices.commit(other, (), 10**15)
+        for _ in range(2):
+            for name in "AB":
+                pd.testing.assert_frame_equal(remote.read().frames[name], store.read().frames[name])
+            assert remote.compact(vacuum_after=NOW).files_after == 2
+
+
+def test_rows_that_another_program_rewrote_out_of_order_are_read(tmp_path: Path) -> None:
+    store = PriceStore(tmp_path / "store")
+    names = [f"S{number}" for number in range(9)]
+    store.write(
+        {name: Fetch(table(dict.fromkeys(range(40), 1.0))) for name in names},
+        fetched_at=moment(0),
+        source="test",
+    )
+    store.write({"S1": Fetch(table({1: 2.0, 50: 2.0}))}, fetched_at=moment(1), source="test")
+    before = store.read()
+    url = f"{store.url}/prices"
+    data = DeltaTable(url).to_pyarrow_table()
+    order = np.random.default_rng(0).permutation(len(data))
+    properties = WriterProperties(max_row_group_size=16)
+    write_deltalake(url, data.take(order), mode="overwrite", writer_properties=properties)
+    again = store.read()
     for name in names:
         pd.testing.assert_frame_equal(again.frames[name], before.frames[name])
 

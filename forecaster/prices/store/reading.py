@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshot", "Span"]
 
+_GROUPS_A_PART = 2
+_PARTS_AHEAD = 4
 _TEXTS = ("source", "reason")
 _NUMBER_OF_STATUS = {name: number for number, name in enumerate(STATUSES)}
 
@@ -118,26 +121,24 @@ class Snapshot:
             Leave out sessions whose latest row is not accepted.
         """
         overrides = latest(self.amendments(index, columns, span))
-        spine, others = _spine(self._wanted(self.base, index, span))
-        stray = in_order(self._read_all(others, index, tuple(columns), span))
         shown = overrides
         if accepted:
             shown = overrides.take(overrides.columns["status"] == ACCEPTED)
         shown = Rows(shown.keys, {name: shown.columns[name] for name in columns})
-        # What lies beside the spine is small: put in order at once, then laid between the rows of each file.
-        within = Merged(shown, len(stray) + len(shown))
-        within.add(stray, shown, overrides.keys)
-        beside = within.rows()
-        if not spine:
-            return beside
+        wanted = self._wanted(self.base, index, span)
+        spine, others = _spine(wanted)
         places = [self._place(file, index, span) for file in spine]
-        merged = Merged(shown, sum(place.rows for place in places) + len(beside))
-        starts = np.searchsorted(beside.keys, [index.start(file.first_symbol or "") for file in spine])
-        bounds = [0, *starts[1:].tolist(), len(beside)]
-        for number, rows in enumerate(_one_ahead(places, lambda place: place.read(tuple(columns)))):
-            part = beside.take(slice(bounds[number], bounds[number + 1]))
-            merged.add(in_order(rows), part, overrides.keys)
-        return merged.rows()
+        while True:
+            # What lies beside the spine is small: put in order at once, then laid between its rows.
+            stray = in_order(self._read_all(others, index, tuple(columns), span))
+            beside = Merged(shown, len(stray) + len(shown))
+            beside.add(stray, shown, overrides.keys)
+            try:
+                return _along(places, tuple(columns), beside.rows(), overrides.keys)
+            except _UnorderedError as error:
+                # Another program wrote this file: its rows are put in order with those beside the spine.
+                others = [*others, error.file]
+                places = [place for place in places if place.file is not error.file]
 
     def stored(self, file: File, index: SymbolIndex) -> tuple[pa.Table, NDArray[np.int64]]:
         """Return the rows of some symbols of one file as they are stored, and their keys."""
@@ -185,6 +186,11 @@ class _Place:
     index: SymbolIndex
     span: Span
 
+    def parts(self) -> list[_Place]:
+        """Divide into a few row groups each."""
+        starts = range(0, len(self.groups), _GROUPS_A_PART)
+        return [replace(self, groups=self.groups[start : start + _GROUPS_A_PART]) for start in starts]
+
     @property
     def sizes(self) -> list[int]:
         """Rows of each group."""
@@ -217,18 +223,52 @@ class _Place:
             return _rows(data, numbers, columns, self.span, timed)
 
 
-_T = TypeVar("_T")
+class _UnorderedError(Exception):
+    """The rows of a file are not in order."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(file.path)
+        self.file = file
 
 
-def _one_ahead(places: Sequence[_Place], read: Callable[[_Place], _T]) -> Iterator[_T]:
-    """Read each of `places`, and the next one while the caller works on it."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(read, places[0])
-        for place in places[1:]:
-            ready = coming.result()
-            coming = pool.submit(read, place)
-            yield ready
-        yield coming.result()
+def _along(
+    places: Sequence[_Place], columns: tuple[str, ...], beside: Rows, overridden: NDArray[np.int64]
+) -> Rows:
+    """Put the rows of the spine and those beside it together, a few row groups at a time.
+
+    Small parts stay in the processor's cache and in memory that was used before.
+    """
+    if not places:
+        return beside
+    merged = Merged(beside, sum(place.rows for place in places) + len(beside))
+    rows = _empty(columns)
+    first = first_overridden = 0
+    parts = [part for place in places for part in place.parts()]
+    for part, following in _read_ahead(parts, columns):
+        if not len(following):
+            continue
+        if len(rows) and following.keys[0] <= rows.keys[-1]:
+            raise _UnorderedError(part.file)
+        bound = following.keys[0]
+        last, last_overridden = np.searchsorted(beside.keys, bound), np.searchsorted(overridden, bound)
+        merged.add(rows, beside.take(slice(first, last)), overridden[first_overridden:last_overridden])
+        rows, first, first_overridden = following, last, last_overridden
+    merged.add(rows, beside.take(slice(first, None)), overridden[first_overridden:])
+    return merged.rows()
+
+
+def _read_ahead(parts: Sequence[_Place], columns: tuple[str, ...]) -> Iterator[tuple[_Place, Rows]]:
+    """Read parts in order, the next ones while the caller works on one."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        coming: deque[Future[Rows]] = deque()
+        for number, part in enumerate(parts):
+            for following in parts[number + len(coming) : number + _PARTS_AHEAD]:
+                coming.append(pool.submit(_read_sorted, following, columns))
+            yield part, coming.popleft().result()
+
+
+def _read_sorted(part: _Place, columns: tuple[str, ...]) -> Rows:
+    return in_order(part.read(columns))
 
 
 def _rows(
