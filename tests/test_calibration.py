@@ -151,6 +151,29 @@ def test_night_by_night_gives_the_bits_of_the_walk(rule: Rule) -> None:
     assert not np.array_equal(walked.values, normal_forecast(windows).values)
 
 
+def test_an_error_is_one_of_the_quantile_as_issued_and_not_of_a_later_one() -> None:
+    horizon, rate, place = 5, 0.5, LEVELS.index(0.9)
+    rng = np.random.default_rng(16)
+    windows = origins(panel_of(rng.standard_t(3, 120)), (horizon,))
+    raw = normal_forecast(windows)
+    walked = ConformalQuantiles((horizon,), Control(rate=rate, integral=0.0)).walk(windows, raw)
+    width = math.sqrt(horizon) * WIDTH
+    # Evening by evening: the threshold moves by the outcome that was forecast five sessions before.
+    issued: list[Array] = []
+    position = np.zeros(N)
+    returns = windows.panel.returns
+    for evening in range(120):
+        if evening >= horizon:
+            origin = evening - horizon
+            outcome = returns[origin + 1 : evening + 1].sum()
+            above = outcome > raw.values[origin, 0] + width * issued[origin]
+            position = position + rate / horizon * (above - (1 - np.array(LEVELS)))
+        issued.append(position)
+        expected = np.sort(raw.values[evening, 0] + width * position)
+        np.testing.assert_allclose(walked.values[evening, 0], expected, atol=1e-9)
+    assert np.ptp([one[place] for one in issued]) > 0.2
+
+
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 def test_the_order_of_rows_does_not_matter(rule: Rule) -> None:
     windows = origins(random_panel(4))
