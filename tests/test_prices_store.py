@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -762,6 +763,18 @@ def test_a_killed_writer_leaves_the_last_good_version(
     pd.testing.assert_frame_equal(rows_of(url), rows_of(second))
     left = {path.name for path in (url / "prices").rglob("*.parquet") if "_delta_log" not in path.parts}
     assert len(left) == compacted.files_after
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"], ids=["lock", "conflicts"])
+def test_threads_lose_and_double_nothing(scheme: str, tmp_path: Path) -> None:
+    url = f"{scheme}{tmp_path / 'store'}"
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(store_processes.ingest_own_session, [url] * 4, [[0, 1, 2]] * 4, range(4)))
+    found = rows_of(tmp_path / "store")
+    own = found[found["session"] >= pd.Timestamp(2024, 1, 1)]
+    assert len(own) == 12
+    assert not found.duplicated(["symbol", "session"]).any()
+    assert len(found) == 12 + sum(len(store_processes.history(number, 2).prices) for number in range(3))
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"], ids=["lock", "conflicts"])
