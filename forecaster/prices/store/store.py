@@ -493,7 +493,7 @@ class PriceStore:
             )
         )
         deleted = self._prices.vacuum(vacuum_after)
-        self._fetches.compact(vacuum_after)
+        self._prices.attempt(lambda table: self._fetches.compact(vacuum_after))
         return Compaction(count, left, dropped, deleted, tuple(frames.timestamp(moment) for moment in lost))
 
     # ---------------------------------------------------------------- helpers

@@ -387,8 +387,12 @@ class PricesTable:
 
     def vacuum(self, after: datetime.timedelta) -> int:
         """Delete files that belong to no version and are older than `after`; return how many there were."""
-        with self.location.lock(), self.location.errors("write"):
-            return len(vacuum(self.create(), after))
+
+        def work(table: DeltaTable) -> int:
+            with self.location.errors("write"):
+                return len(vacuum(table, after))
+
+        return self.attempt(work)
 
     def attempt(self, work: Callable[[DeltaTable], _Result]) -> _Result:
         """Do `work` on the newest version, again on a newer one whenever another writer was faster."""
