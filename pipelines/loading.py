@@ -246,7 +246,10 @@ def _load_stored(
         symbol: stored.first_fetched[symbol] for symbol in prices.frames if symbol in stored.first_fetched
     }
     early = [
-        symbol for symbol, moment in first.items() if prices.frames[symbol].index[0].date() < moment.date()
+        symbol
+        for symbol, frame in prices.frames.items()
+        # A writer that was killed may have left rows without the record of their fetch.
+        if symbol not in first or frame.index[0].date() < first[symbol].date()
     ]
     behind: dict[str, int] = {}
     if as_of is None and known_at is None and calendars is not None:
