@@ -208,7 +208,7 @@ def cost(network: Network, series: int, sessions: int) -> None:
     warm = Work(network, 4, sessions)
     warm.score(warm.fit(1))
     work = Work(network, series, sessions)
-    taken = seconds(lambda: work.score(work.fit(1)), repeats=max(1, 300 // series))
+    taken = seconds(lambda: work.score(work.fit(1)), repeats=3)
     report(seconds=taken, peak_mb=peak_megabytes() - before)
 
 
