@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError
 from forecaster.models.base import Forecaster, ResidualQuantiles
-from forecaster.quantiles import QuantileForecast, quantile_columns
+from forecaster.models.combination import CombinationForecaster
+from forecaster.quantiles import QuantileForecast, average, quantile_columns
 from forecaster.windows import Panel, Windows
 
 __all__ = [
     "Fold",
     "FoldForecast",
+    "Renews",
     "StartsWarm",
     "backtest",
     "fit_windows",
@@ -68,6 +70,18 @@ class StartsWarm(Protocol):
 
     def start_from(self, previous: Forecaster) -> Self:
         """Take what the refit before learned, from outcomes known before; `fit` is called next."""
+        ...
+
+
+@runtime_checkable
+class Renews(Protocol):
+    """A model that is fitted anew at every so many refits only, and made up to date at those in between."""
+
+    refit_every: int
+    """Refits from one full fit to the next; 1 for a full fit at each."""
+
+    def renew(self, previous: Forecaster, windows: Windows) -> Self:
+        """Keep what was dear to learn of the refit before, and learn the rest from ``windows``."""
         ...
 
 
@@ -195,7 +209,11 @@ def folds(
     return result
 
 
-def backtest(models: Mapping[str, Callable[[], Forecaster]], over: Sequence[Fold]) -> Iterator[FoldForecast]:
+def backtest(
+    models: Mapping[str, Callable[[], Forecaster]],
+    over: Sequence[Fold],
+    combinations: Mapping[str, Sequence[str]] | None = None,
+) -> Iterator[FoldForecast]:
     """Fit and forecast, model by model and fold by fold.
 
     Parameters
@@ -203,24 +221,59 @@ def backtest(models: Mapping[str, Callable[[], Forecaster]], over: Sequence[Fold
     models : mapping of str to callable
         Makes a fresh, unfitted model.
     over : sequence of Fold
+    combinations : mapping of str to sequence of str, optional
+        Names of models and of combinations before it whose forecasts of a fold each combination averages;
+        they are not fitted a second time, and the seconds are theirs.
 
     Yields
     ------
     FoldForecast
-        As soon as it is there, so that a caller can show progress and keep what is done.
+        As soon as it is there, so that a caller can show progress and keep what is done; first the models,
+        then the combinations.
     """
+    combinations = combinations or {}
+    members = {member for names in combinations.values() for member in names}
+    held: dict[tuple[str, int], FoldForecast] = {}
     for name, build in models.items():
-        previous: Forecaster | None = None
+        for result in _walk(name, build, over):
+            if name in members:
+                held[name, result.fold.number] = result
+            yield result
+    for name, names in combinations.items():
         for fold in over:
-            begin = time.perf_counter()
-            model = build()
+            parts = [held[member, fold.number] for member in names]
+            result = FoldForecast(
+                name,
+                fold,
+                average([part.forecast for part in parts]),
+                CombinationForecaster({part.model: part.fitted for part in parts}),
+                sum(part.fit_seconds for part in parts),
+                sum(part.predict_seconds for part in parts),
+            )
+            if name in members:
+                held[name, fold.number] = result
+            yield result
+
+
+def _walk(name: str, build: Callable[[], Forecaster], over: Sequence[Fold]) -> Iterator[FoldForecast]:
+    """Fit or renew one model at each refit, and forecast until the next."""
+    previous: Forecaster | None = None
+    renewals = 0
+    for fold in over:
+        begin = time.perf_counter()
+        model = build()
+        if previous is not None and isinstance(model, Renews) and renewals + 1 < model.refit_every:
+            previous = model.renew(previous, fold.train)
+            renewals += 1
+        else:
             if previous is not None and isinstance(model, StartsWarm):
                 model.start_from(previous)
             previous = model.fit(fold.train)
-            fitted = time.perf_counter()
-            forecast = model.predict(fold.test)
-            done = time.perf_counter()
-            yield FoldForecast(name, fold, forecast, model, fitted - begin, done - fitted)
+            renewals = 0
+        fitted = time.perf_counter()
+        forecast = model.predict(fold.test)
+        done = time.perf_counter()
+        yield FoldForecast(name, fold, forecast, model, fitted - begin, done - fitted)
 
 
 def forecast_table(model: str, windows: Windows, forecast: QuantileForecast) -> pd.DataFrame:

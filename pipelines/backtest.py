@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError
-from forecaster.job import Job
-from forecaster.models.base import Forecaster, SeesKernels
+from forecaster.job import CombinationModel, Job
+from forecaster.models.base import SeesKernels
 from forecaster.quantiles import TAIL_COLUMNS, QuantileForecast, quantile_columns
 from forecaster.returns import forward_returns
 from forecaster.scores import row_scores, score_table
@@ -126,10 +127,13 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
     fold_rows, kernels, parameters = [], [], {}
     tables: dict[str, list[pd.DataFrame]] = {spec.name: [] for spec in job.models}
     naive_errors = _naive_errors(over[0].train)
-    builders = {spec.name: _builder(job, number) for number, spec in enumerate(job.models)}
-    progress(job.models[0].name, 0, total)
-    for done, result in enumerate(backtest(builders, over), start=1):
-        following = job.models[min(done // len(over), len(job.models) - 1)].name
+    combinations = {spec.name: spec.members for spec in job.models if isinstance(spec, CombinationModel)}
+    alone = [spec.name for spec in job.models if spec.name not in combinations]
+    order = [*alone, *combinations]
+    builders = {name: partial(job.build, name) for name in alone}
+    progress(order[0], 0, total)
+    for done, result in enumerate(backtest(builders, over, combinations), start=1):
+        following = order[min(done // len(over), len(order) - 1)]
         progress(following, done, total)
         table = forecast_table(result.model, result.fold.test, result.forecast)
         extra = _beside(result.fold.test, result.forecast, naive_errors)
@@ -236,10 +240,6 @@ def _kernel_views(name: str, model: SeesKernels) -> tuple[pd.DataFrame, pd.DataF
 def _stack(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     kept = [part for part in parts if len(part)]
     return pd.concat(kept, ignore_index=True)[columns] if kept else pd.DataFrame(columns=columns)
-
-
-def _builder(job: Job, number: int) -> Callable[[], Forecaster]:
-    return lambda: job.models[number].build(job.lookback, job.seed)
 
 
 def _fold_rows(result: FoldForecast, table: pd.DataFrame) -> pd.DataFrame:

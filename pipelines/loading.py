@@ -204,7 +204,7 @@ def load_data(
         prices = load_prices(source, (), minimum_sessions, off_calendar(job, job_calendars(job)))
     if not prices.frames:
         raise _nothing_usable(prices.failures, as_of)
-    panel = Panel.from_prices(prices.frames, job.returns)
+    panel = Panel.from_prices(prices.frames, job.returns, job.market, variance=job.variance)
     findings = prices.findings + _stopped(panel)
     if known is not None and not known.point_in_time:
         findings += (_not_point_in_time(panel, known),)

@@ -13,10 +13,9 @@ __all__ = ["fit_model"]
 
 
 def fit_model(job: Job, name: str, panel: Panel, session: np.datetime64) -> Forecaster:
-    """Fit one model of a job on the evening of a session, as a refit of the backtest would."""
-    spec = next(model for model in job.models if model.name == name)
+    """Fit one model of a job on the evening of a session, as a full refit of the backtest would."""
     windows = fit_windows(
         panel, session, job.horizons, job.warm_up, job.backtest.embargo, job.backtest.rolling
     )
     require_enough(windows, session)
-    return spec.build(job.lookback, job.seed).fit(windows)
+    return job.build(name).fit(windows)

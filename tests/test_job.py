@@ -41,7 +41,8 @@ def with_setting(data: dict[str, Any], path: tuple[str | int, ...], value: Any) 
         at = at[step]
     assert path[-1] not in at or at[path[-1]] != value
     at[path[-1]] = value
-    return json.dumps(changed)
+    # YAML reads null as text here, as it may be a ticker.
+    return json.dumps({key: setting for key, setting in changed.items() if setting is not None})
 
 
 def message_of(text: str) -> str:
@@ -109,6 +110,40 @@ def test_wrong_settings_of_stores_and_calendars(text: str, message: str) -> None
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+COMBINATION = "[{kind: zero}, {kind: ewma_fhs}, {kind: combination, members: %s}]"
+
+
+def test_a_combination_and_a_market_name_what_is_there() -> None:
+    text = MINIMAL.replace("[{kind: zero}]", COMBINATION % "[zero, ewma_fhs]")
+    job = parse_job(text + "market: WTI\nvariance: range\n", "job.yaml")
+    assert job.models[2].description == "average of zero and ewma_fhs"
+    assert (job.market, job.variance) == ("WTI", "range")
+    members = job.build("combination").members  # type: ignore[attr-defined]
+    assert [type(member).__name__ for member in members.values()] == [
+        "HistoricalForecaster",
+        "EwmaForecaster",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("market: WTU\n", "market: 'WTU' is none of the symbols; did you mean 'WTI'? (allowed: SP500"),
+        (
+            "models: " + COMBINATION % "[zero, ewma_fsh]",
+            "models[2]: members of a combination are models that stand before it; received 'ewma_fsh'; did "
+            "you mean 'ewma_fhs'? (allowed: zero, ewma_fhs)",
+        ),
+        ("models: " + COMBINATION % "[zero, combination]", "stand before it; received 'combination'"),
+        ("models: " + COMBINATION % "[zero, zero]", "members are distinct"),
+        ("models: " + COMBINATION % "[zero]", "at least 2 items"),
+    ],
+)
+def test_what_a_combination_or_a_market_may_not_be(more: str, message: str) -> None:
+    text = MINIMAL.replace("models: [{kind: zero}]\n", "") if more.startswith("models") else MINIMAL
+    assert message in message_of(text + more)
 
 
 def test_warm_up_is_the_lookback_or_the_most_that_any_model_asks_for() -> None:
@@ -250,6 +285,9 @@ def changed_settings() -> list[tuple[tuple[str | int, ...], Any]]:
         "symbols": ["SP500"],
         "store": "elsewhere",
         "returns": "price",
+        "market": "WTI",
+        "variance": "range",
+        "anchor": "ewma",
         "residuals": "pooled",
         "axis": "columns",
         "aggregate": "sum",

@@ -54,7 +54,8 @@ DEEP = {
     f"convolution_{name}": f"{{kind: convolution, strategy: {strategy}, {TRAINING}}}"
     for name, strategy in STRATEGIES.items()
 }
-MODELS = LIGHT | DEEP
+COMBINED = {"combination": "{kind: combination, members: [harx_fhs, ridge]}"}
+MODELS = LIGHT | DEEP | COMBINED
 
 
 def kinds(union: Any) -> set[str]:
@@ -66,19 +67,22 @@ def test_every_kind_is_in_this_suite() -> None:
     assert kinds(StrategySpec) == set(STRATEGIES)
 
 
-def spec(name: str) -> job_module.AnyModel:
+def job_of(name: str, seed: int) -> job_module.Job:
+    before = "{kind: harx_fhs}, {kind: ridge}, " if name in COMBINED else ""
     text = f"""
 name: suite
 prices: {{kind: sample}}
 lookback: {LOOKBACK}
 backtest: {{start: 2004-01-01}}
-models: [{MODELS[name]}]
+models: [{before}{MODELS[name]}]
+seed: {seed}
 """
-    return parse_job(text, "suite").models[0]
+    return parse_job(text, "suite")
 
 
 def build(name: str, seed: int = 3) -> Any:
-    return spec(name).build(LOOKBACK, seed)
+    job = job_of(name, seed)
+    return job.build(job.models[-1].name)
 
 
 WARM_UP = LOOKBACK + 21

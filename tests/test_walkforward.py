@@ -319,6 +319,50 @@ def test_prices_after_an_origin_change_no_bit_of_its_forecast(build: Any) -> Non
     assert not before.loc[~past, quantiles].equals(then.loc[~past, quantiles])
 
 
+def test_a_combination_averages_the_forecasts_of_its_members_without_a_second_fit() -> None:
+    panel = panel_of({"A": weekdays(330), "B": weekdays(300)})
+    walk = folds(panel, (1, 5), day(300), None, 40, warm_up=5)
+    log: list[Any] = []
+    models: dict[str, Any] = {"r": lambda: Recorder(log), "h": HistoricalForecaster, "e": EwmaForecaster}
+    results = list(backtest(models, walk, {"two": ("h", "r"), "both": ("two", "e")}))
+    assert [result.model for result in results[:: len(walk)]] == ["r", "h", "e", "two", "both"]
+    assert sum(what == "fit" for what, _ in log) == len(walk)
+    by_name = {(result.model, result.fold.number): result for result in results}
+    for fold in walk:
+        one, two, three, four = (
+            by_name[name, fold.number].forecast.values for name in ("r", "h", "two", "e")
+        )
+        np.testing.assert_allclose(three, (one + two) / 2.0, rtol=1e-12)
+        combined = by_name["both", fold.number]
+        np.testing.assert_allclose(combined.forecast.values, (three + four) / 2.0, rtol=1e-12)
+        assert combined.fitted.parameters == sum(by_name[m, fold.number].fitted.parameters for m in "rhe")
+
+
+@dataclass
+class Renewing(Recorder):
+    """Fitted at every third refit."""
+
+    refit_every: int = 3
+
+    def renew(self, previous: Any, windows: Windows) -> Self:
+        self.seen = previous.seen
+        self.log.append(("renew", windows))
+        return self
+
+
+def test_a_model_is_renewed_between_its_full_fits() -> None:
+    panel = panel_of({"A": weekdays(330)})
+    walk = folds(panel, (1, 5), day(200), None, 20, warm_up=5)
+    assert len(walk) > 7
+    log: list[Any] = []
+    results = list(backtest({"m": lambda: Renewing(log)}, walk))
+    made = [(what, windows) for what, windows in log if what != "predict"]
+    assert [what for what, _ in made] == [("fit", "renew", "renew")[k % 3] for k in range(len(walk))]
+    for fold, result, (_, windows) in zip(walk, results, made, strict=True):
+        assert windows is fold.train
+        assert result.forecast.values[0, 0, 0] - LEVELS[0] == len(walk[fold.number // 3 * 3].train)
+
+
 # Tables
 
 

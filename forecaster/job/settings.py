@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from forecaster.job.base import Date, Name, Share, Spec, Symbol, Text, nearest
+from forecaster.job.combination import CombinationModel
 from forecaster.job.convolution import ConvolutionModel
 from forecaster.job.econometric import (
     EwmaModel,
@@ -32,6 +33,7 @@ from forecaster.job.naive import HistoricalModel, ZeroModel
 from forecaster.job.prices import PricesSpec, YahooPrices
 
 if TYPE_CHECKING:
+    from forecaster.models.base import Forecaster
     from forecaster.prices.base import Source
 
 __all__ = ["AnyModel", "Backtest", "Job"]
@@ -51,7 +53,8 @@ AnyModel = Annotated[
     | BoostingModel
     | MlpModel
     | RandomKernelsModel
-    | ConvolutionModel,
+    | ConvolutionModel
+    | CombinationModel,
     Field(discriminator="kind"),
 ]
 
@@ -93,6 +96,10 @@ class Job(Spec):
     compared with the calendar of every symbol, others with those that are named here."""
     returns: Literal["total", "price"] = "total"
     """Whether dividends count as part of the return, where the prices say them."""
+    market: Symbol | None = None
+    """The symbol that is the market: looked at by models, not forecast; the mean of all where not given."""
+    variance: Literal["returns", "range"] = "returns"
+    """What a session's variance is: its squared return, or what the range of its prices says."""
     horizons: tuple[PositiveInt, ...] = Field((1, 5, 21), min_length=1)
     """Horizons in sessions, increasing."""
     lookback: PositiveInt = 32
@@ -117,6 +124,13 @@ class Job(Spec):
         names = [model.name for model in self.models]
         twice = next((name for name in names if names.count(name) > 1), None)
         for number, model in enumerate(self.models):
+            if isinstance(model, CombinationModel):
+                absent = next((name for name in model.members if name not in names[:number]), None)
+                if absent is not None:
+                    raise ValueError(
+                        f"models[{number}]: members of a combination are models that stand before it; "
+                        f"received {absent!r}{nearest(absent, names[:number])}"
+                    )
             if isinstance(model, ConvolutionModel) and model.strategy.span(model.kernel) > self.lookback:
                 raise ValueError(
                     f"models[{number}]: the convolutions of {model.name!r} span "
@@ -132,11 +146,23 @@ class Job(Spec):
         if self.prices.symbols and strangers:
             near = nearest(strangers[0], self.prices.symbols)
             raise ValueError(f"calendars: {strangers[0]!r} is none of the symbols{near}")
+        if self.market is not None and self.prices.symbols and self.market not in self.prices.symbols:
+            near = nearest(self.market, self.prices.symbols)
+            raise ValueError(f"market: {self.market!r} is none of the symbols{near}")
         if twice is not None:
             raise ValueError(
                 f"models have distinct names; received {twice!r} more than once: give each a name"
             )
         return self
+
+    def build(self, name: str) -> Forecaster:
+        """Make one of the models, by its name, unfitted."""
+        spec = next(model for model in self.models if model.name == name)
+        if isinstance(spec, CombinationModel):
+            from forecaster.models.combination import CombinationForecaster
+
+            return CombinationForecaster({member: self.build(member) for member in spec.members})
+        return spec.build(self.lookback, self.seed)
 
     @property
     def warm_up(self) -> int:

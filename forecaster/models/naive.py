@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
 from forecaster.quantiles import QuantileForecast
 from forecaster.windows import Windows
@@ -44,7 +46,7 @@ class HistoricalForecaster:
 
     def predict(self, windows: Windows) -> QuantileForecast:
         """Repeat the quantiles of each origin's symbol."""
-        return QuantileForecast(self.residuals.predict(windows), windows.horizons)
+        return self.residuals.forecast(windows, np.ones((len(windows), len(windows.horizons))))
 
     def save(self, folder: Path) -> None:
         """Write the quantiles."""

@@ -45,7 +45,7 @@ def read_model(folder: Path) -> SavedModel:
     try:
         content = json.loads((folder / JOB).read_text(encoding="utf-8"))
         job, name = Job.model_validate(content["job"]), content["model"]
-        spec = next(model for model in job.models if model.name == name)
+        model = job.build(name)
     except (OSError, ValueError, KeyError, TypeError, StopIteration, ValidationError) as error:
         raise TrackingError(f"{folder}: not a saved model, or a damaged one: {error}") from error
-    return SavedModel(job, name, spec.build(job.lookback, job.seed).load(folder / LEARNED))
+    return SavedModel(job, name, model.load(folder / LEARNED))

@@ -60,7 +60,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             str(symbol): check(str(symbol), price_table(rows.set_index("session")), job.warm_up + 1)[0]
             for symbol, rows in model_input.groupby("symbol", sort=True)
         }
-        panel = Panel.from_prices(frames, job.returns)
+        panel = Panel.from_prices(frames, job.returns, job.market, variance=job.variance)
         windows = Windows(panel, panel.last_rows(), job.horizons)
         return latest_table(self.saved.name, windows, self.saved.model.predict(windows))
 
