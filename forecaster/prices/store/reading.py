@@ -24,7 +24,7 @@ from forecaster.prices.store.rows import (
     in_order,
     latest,
 )
-from forecaster.prices.store.table import FILE_SCHEMA, File, Location, PricesTable
+from forecaster.prices.store.table import FILE_SCHEMA, File, PricesTable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -89,9 +89,9 @@ class Snapshot:
         names: set[str] = set()
         with self._prices.location.errors("read"):
             for file in (*self.base, *self.amended):
-                parquet = self._prices.parquet(file)
-                for batch in parquet.iter_batches(columns=["symbol"], batch_size=1 << 20):
-                    names.update(batch.column(0).dictionary.to_pylist())
+                with self._prices.parquet(file) as parquet:
+                    for batch in parquet.iter_batches(columns=["symbol"], batch_size=1 << 20):
+                        names.update(batch.column(0).dictionary.to_pylist())
         return SymbolIndex(tuple(sorted(names)))
 
     def amendments(self, index: SymbolIndex, columns: Sequence[str], span: Span) -> Rows:
@@ -144,7 +144,8 @@ class Snapshot:
         """Return the rows of some symbols of one file as they are stored, and their keys."""
         with self._prices.location.errors("read"):
             place = self._place(file, index, Span())
-            data = place.parquet.read_row_groups(place.groups, columns=FILE_SCHEMA.names)
+            with self._prices.parquet(file, place.metadata) as parquet:
+                data = parquet.read_row_groups(place.groups, columns=FILE_SCHEMA.names)
             numbers = _encode(data["symbol"], index)
             keep = numbers >= 0
             days = data["session"].cast(pa.int32()).to_numpy()
@@ -168,20 +169,20 @@ class Snapshot:
         return self._place(file, index, span).read(columns)
 
     def _place(self, file: File, index: SymbolIndex, span: Span) -> _Place:
-        with self._prices.location.errors("read"):
-            parquet = self._prices.parquet(file)
-            count = parquet.metadata.num_row_groups
-            groups = [group for group in range(count) if _group_meets(parquet, group, index, span)]
-        return _Place(self._prices.location, file, parquet, groups, index, span)
+        with self._prices.location.errors("read"), self._prices.parquet(file) as parquet:
+            metadata = parquet.metadata
+        count = metadata.num_row_groups
+        groups = [group for group in range(count) if _group_meets(metadata, group, index, span)]
+        return _Place(self._prices, file, metadata, groups, index, span)
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     """The row groups of a file that can hold wanted rows."""
 
-    location: Location
+    prices: PricesTable
     file: File
-    parquet: pq.ParquetFile
+    metadata: pq.FileMetaData
     groups: list[int]
     index: SymbolIndex
     span: Span
@@ -194,7 +195,7 @@ class _Place:
     @property
     def sizes(self) -> list[int]:
         """Rows of each group."""
-        return [self.parquet.metadata.row_group(group).num_rows for group in self.groups]
+        return [self.metadata.row_group(group).num_rows for group in self.groups]
 
     @property
     def rows(self) -> int:
@@ -209,8 +210,12 @@ class _Place:
         stored = [name for name in columns if name != "status" or self.file.amended]
         needed = list(dict.fromkeys(("session", *stored, *(("fetched_at",) if timed else ()))))
         groups, sizes = self.groups, self.sizes
-        with self.location.errors("read"):
-            numbers = _encode(self.parquet.read_row_groups(groups, columns=["symbol"])["symbol"], self.index)
+        # A reader of its own: two threads that read through one wait for each other for ever.
+        with (
+            self.prices.location.errors("read"),
+            self.prices.parquet(self.file, self.metadata) as parquet,
+        ):
+            numbers = _encode(parquet.read_row_groups(groups, columns=["symbol"])["symbol"], self.index)
             known = numbers >= 0
             # Among groups that can hold a wanted symbol few may: the other columns are read of those only.
             found = np.logical_or.reduceat(known, np.cumsum([0, *sizes[:-1]]))
@@ -219,7 +224,7 @@ class _Place:
             if not found.all():
                 numbers = numbers[np.repeat(found, sizes)]
                 groups = [group for group, there in zip(groups, found, strict=True) if there]
-            data = self.parquet.read_row_groups(groups, columns=needed)
+            data = parquet.read_row_groups(groups, columns=needed)
             return _rows(data, numbers, columns, self.span, timed)
 
 
@@ -334,9 +339,9 @@ def _encode(symbols: pa.ChunkedArray, index: SymbolIndex) -> NDArray[np.int64]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def _group_meets(parquet: pq.ParquetFile, group: int, index: SymbolIndex, span: Span) -> bool:
+def _group_meets(metadata: pq.FileMetaData, group: int, index: SymbolIndex, span: Span) -> bool:
     """Whether a row group can hold a wanted row, by its statistics."""
-    columns = parquet.metadata.row_group(group)
+    columns = metadata.row_group(group)
     for number in range(columns.num_columns):
         column = columns.column(number)
         found = column.statistics

@@ -296,10 +296,11 @@ class PricesTable:
             )
         return files
 
-    def parquet(self, file: File) -> pq.ParquetFile:
-        """Open one file."""
+    def parquet(self, file: File, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+        """Open one file, at no cost if its metadata are known. A reader belongs to one thread."""
         return pq.ParquetFile(
             file.path,
+            metadata=metadata,
             filesystem=self.location.filesystem("prices"),
             read_dictionary=["symbol", "status", "source", "reason"],
         )
