@@ -205,6 +205,7 @@ class Oracle:
     """The network as a Keras model of single windows, its kernels on materialised liftings, in float64."""
 
     def __init__(self, of: Network, weights: dict[str, Array]) -> None:
+        assert of.strategy is not None
         windows = keras.Input((of.sessions, of.channels), dtype="float64")
         features = keras.Input((of.features,), dtype="float64")
         stack = KernelStack(
@@ -409,9 +410,10 @@ def test_a_target_after_the_origin_is_read_where_it_is_one() -> None:
     assert np.array_equal(table.fit(Data.of(CHANNELS, outcomes), runs, schedule, 0), first)
 
 
-def test_the_bits_of_a_score_do_not_depend_on_what_else_there_is() -> None:
+@pytest.mark.parametrize("name", ["lagged", "pooled"])
+def test_the_bits_of_a_score_do_not_depend_on_what_else_there_is(name: str) -> None:
     """Neither on other origins that are scored, nor on later sessions, nor on the series before it."""
-    trainer, weights = made("lagged"), made("lagged").function.first_weights(3)
+    trainer, weights = made(name), made(name).function.first_weights(3)
     series = draws(8, 3000, 2), draws(9, 3000, 2)
     other = draws(10, 777, 2), draws(11, 777, 2)
     rows = np.arange(100, 2000)
@@ -587,6 +589,7 @@ def by_window(of: ConvolutionForecaster, train: Windows, seed: int) -> Any:
     """Train the slow obvious way: Keras, lifted windows in random order, the same steps and rates."""
     trainer = of.trainer(len(train.horizons))
     network, data = trainer.network, _data_of(train.panel, train.horizons)
+    assert network.strategy is not None
     windows = keras.Input((network.sessions, network.channels))
     features = keras.Input((network.features,))
     stack = KernelStack(network.strategy, network.lookback, network.layers, execution="lifted", name="stack")
