@@ -129,9 +129,15 @@ def speed(network: Network, series: int, sessions: int) -> None:
 
 
 def refit_once(work: Work) -> None:
-    """One refit of a walk-forward, from fresh weights: the windows of 40 steps of 1,024; one chunk scored."""
-    length = REFIT_STEPS * CHUNK * CHUNKS_A_STEP // len(work.runs)
-    runs = np.stack([work.runs[:, 0], work.runs[:, 0] + length - 1], axis=1)
+    """One refit of a walk-forward, from fresh weights: the windows of 40 steps of 1,024; one chunk scored.
+
+    They are origins of as few series as hold them: a run that is cut at random ends in incomplete chunks.
+    """
+    windows = REFIT_STEPS * CHUNK * CHUNKS_A_STEP
+    longest = int((work.runs[:, 1] - work.runs[:, 0]).min()) + 1
+    count = -(-windows // longest)
+    runs = work.runs[:count].copy()
+    runs[:, 1] = runs[:, 0] + -(-windows // count) - 1
     work.score(work.fit(1, runs), work.rows[:CHUNK])
 
 
