@@ -16,19 +16,19 @@ from forecaster.kernels import Parallel
 from forecaster.liftings import CalendarFold, Column, Lagged, Replicate, Row, Spectrogram
 from forecaster.models.convolution.chunks import check_runs, cut_chunks, runs_of
 from forecaster.models.convolution.geometry import KernelConvolution, KernelNormalization
+from forecaster.models.convolution.inputs import network_channels
 from forecaster.models.convolution.layers import KernelStack
 from forecaster.models.convolution.model import (
     ConvolutionForecaster,
-    _data_of,
     scale_loss,
     scale_objective,
 )
 from forecaster.models.convolution.network import FEATURE_CLIP, Network, Objective, squared_error
+from forecaster.models.convolution.rates import cosine_rates
 from forecaster.models.convolution.training import (
     Data,
     Schedule,
     Trainer,
-    cosine_rates,
     trainer_of,
 )
 from forecaster.prices.samples import SampleSource
@@ -507,6 +507,7 @@ def garch_panel(n: int = 900) -> Panel:
 def forecaster(**changes: Any) -> ConvolutionForecaster:
     settings = {"epochs": 1, "chunk": 64, "chunks_per_step": 4, "learning_rate": 2e-3, "weight_decay": 1e-3}
     settings |= {"dropout": 0.2, "seeds": 1, "warm_start": False, "seed": 7, "dense": 8, "lookback": 20}
+    settings |= {"anchor": "ewma", "refit_every": 1, "half_life": 8.0}
     network = {"strategy": Lagged(lags=(0, 1, 5)), "layers": layers(((3, 3), (1, 1)), ((1, 3), (1, 2)))}
     return ConvolutionForecaster(**network | settings | changes)
 
@@ -538,7 +539,8 @@ def test_several_seeds_are_averaged_in_logs() -> None:
     logs = [np.log(single._scales(fold.test)) for single in alone]
     np.testing.assert_allclose(np.log(both._scales(fold.test)), np.mean(logs, axis=0), rtol=1e-9)
     assert np.abs(logs[0] - logs[1]).max() > 1e-3
-    assert both.parameters - both.residuals.parameters == 2 * alone[0].weights.size  # type: ignore[union-attr]
+    beside = both.residuals.parameters + both.linear.parameters
+    assert both.parameters - beside == 2 * alone[0].weights.size  # type: ignore[union-attr]
     assert set(both.lag_weights()["filter"]) == set(range(10))
 
 
@@ -588,7 +590,7 @@ def test_a_warm_start_from_something_else_is_refused() -> None:
 def by_window(of: ConvolutionForecaster, train: Windows, seed: int) -> Any:
     """Train the slow obvious way: Keras, lifted windows in random order, the same steps and rates."""
     trainer = of.trainer(len(train.horizons))
-    network, data = trainer.network, _data_of(train.panel, train.horizons)
+    network, observed = trainer.network, of._observed(train, train.targets, of._anchors(train))
     assert network.strategy is not None
     windows = keras.Input((network.sessions, network.channels))
     features = keras.Input((network.features,))
@@ -604,11 +606,12 @@ def by_window(of: ConvolutionForecaster, train: Windows, seed: int) -> Any:
     rates = cosine_rates(of.schedule.learning_rate, steps, of.schedule.warm_up)
     optimizer = keras.optimizers.AdamW(0.0, weight_decay=of.schedule.weight_decay)
     optimizer.build(model.trainable_variables)
-    constants = [tf.constant(value, tf.float32) for value in of._constants(train)]
-    sequences = train.sequences(network.sessions)
-    raw = train.panel.har_features[train.rows]
+    constants = [tf.constant(value, tf.float32) for value in of._constants(observed)]
+    channels = network_channels(train.panel, train.panel.universe)
+    sequences = np.stack([channels[row - network.sessions + 1 : row + 1] for row in train.rows])
+    raw = of._features(train)
     standard = np.clip((raw - of.statistics[0]) / of.statistics[1], -FEATURE_CLIP, FEATURE_CLIP)
-    observed = data.observed.numpy()[train.rows]
+    observed = observed.astype(np.float32)
 
     @tf.function  # type: ignore[untyped-decorator]  # TensorFlow types no decorator
     def step(series: Any, beside: Any, seen: Any) -> None:
@@ -637,14 +640,16 @@ def test_chunks_and_windows_learn_equally_well_on_real_returns() -> None:
     train, after = whole.take(before), whole.take(whole.sessions >= np.datetime64("2012-01-01"))
     losses: dict[str, list[float]] = {"chunks": [], "windows": []}
     for seed in range(4):
-        model = forecaster(epochs=3, dropout=0.0, seed=seed).fit(train)
+        model = forecaster(epochs=3, dropout=0.0, half_life=0.0, seed=seed).fit(train)
         trainer = model.trainer(3)
-        data = _data_of(panel, train.horizons)
+        observed = model._observed(after, after.targets, model._anchors(after)).astype(np.float32)
+        data = model._data(after, model._features(after))
         assert model.weights is not None
         for kind, weights in (("chunks", model.weights[0]), ("windows", by_window(model, train, seed))):
             outputs = trainer.score(weights, data, after.rows, panel.offsets, model.statistics)
-            constants = [tf.constant(value, tf.float32) for value in model._constants(train)]
-            seen = tf.gather(data.observed, after.rows)
+            learned = model._observed(train, train.targets, model._anchors(train))
+            constants = [tf.constant(value, tf.float32) for value in model._constants(learned)]
+            seen = tf.constant(observed)
             losses[kind].append(float(tf.reduce_mean(scale_loss(outputs[None], seen[None], constants))))
         still = np.zeros_like(outputs)
         untrained = float(tf.reduce_mean(scale_loss(still[None], seen[None], constants)))

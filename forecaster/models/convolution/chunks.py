@@ -12,7 +12,15 @@ import numpy.typing as npt
 
 from forecaster.errors import ParameterError
 
-__all__ = ["FEWEST_CHUNKS", "LONGEST_CHUNK", "SHORTEST_CHUNK", "check_runs", "cut_chunks", "runs_of"]
+__all__ = [
+    "FEWEST_CHUNKS",
+    "LONGEST_CHUNK",
+    "SHORTEST_CHUNK",
+    "check_runs",
+    "cut_chunks",
+    "find_blocks",
+    "runs_of",
+]
 
 Rows = npt.NDArray[np.int64]
 
@@ -131,3 +139,36 @@ def cut_chunks(
     filling = np.repeat(chunks[:1], missing, axis=0)
     filling[:, 2] = filling[:, 1] - 1
     return np.concatenate([chunks, filling]).reshape(-1, per_step, 3).astype(np.int32)
+
+
+def find_blocks(rows: Rows, offsets: Rows, sessions: int, length: int) -> tuple[Rows, Rows]:
+    """Find the blocks that origins lie in: each series is cut at multiples of a length from its start.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_origins,)
+        Increasing.
+    offsets : ndarray of shape (n_series + 1,)
+    sessions, length : int
+        Of a window, and of a block.
+
+    Returns
+    -------
+    begins : ndarray of shape (n_blocks,)
+        First row of each block that holds an origin.
+    cuts : ndarray of shape (n_blocks + 1,)
+        Block k holds the origins from ``cuts[k]`` to ``cuts[k + 1]``, the latter left out.
+    """
+    if not len(rows):
+        return np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    number = -(-np.diff(offsets) // length)
+    series = np.repeat(np.arange(len(number)), number)
+    within = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    begins = offsets[series] + within * length
+    cuts = np.searchsorted(rows, np.append(begins, offsets[-1]))
+    used = np.flatnonzero(np.diff(cuts))
+    firsts = rows[cuts[used]]
+    # The rows outside of all series, if there are any, and the first of each block.
+    suspects = np.concatenate([rows[: cuts[0]], firsts, rows[cuts[-1] :]])
+    check_runs(np.stack([suspects, suspects], axis=1), offsets, sessions)
+    return begins[used], np.append(cuts[used], cuts[-1])

@@ -26,12 +26,13 @@ from forecaster.models.convolution.chunks import (
     FEWEST_CHUNKS,
     LONGEST_CHUNK,
     SHORTEST_CHUNK,
-    check_runs,
     cut_chunks,
+    find_blocks,
 )
 from forecaster.models.convolution.network import Network, NetworkFunction, Objective
+from forecaster.models.convolution.rates import cosine_rates
 
-__all__ = ["Data", "Schedule", "Trainer", "TrainingState", "cosine_rates", "trainer_of"]
+__all__ = ["Data", "Schedule", "Trainer", "TrainingState", "trainer_of"]
 
 Tensor = Any  # TensorFlow's types say no shape
 Array = npt.NDArray[np.float32]
@@ -108,36 +109,6 @@ class TrainingState(NamedTuple):
     step: Tensor
 
 
-def cosine_rates(rate: float, steps: int, warm_up: int) -> Array:
-    """Learning rate of each step: a linear warm-up, then half a cosine down to zero.
-
-    Parameters
-    ----------
-    rate : float
-        The peak.
-    steps : int
-        Steps in all.
-    warm_up : int
-        Steps of the rise; at most a quarter of all are taken.
-
-    Returns
-    -------
-    ndarray of shape (steps,), float32
-        All above zero.
-
-    Notes
-    -----
-    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, equation 5,
-    without restarts.
-    """
-    warm_up = min(warm_up, steps // 4)
-    place = np.arange(steps)
-    rising = (place + 1) / (warm_up + 1)
-    falling = 0.5 * (1.0 + np.cos(np.pi * np.maximum(place - warm_up, 0) / max(steps - warm_up, 1)))
-    rates: Array = (rate * np.minimum(rising, falling)).astype(np.float32)
-    return rates
-
-
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast a network is trained.
@@ -175,39 +146,6 @@ def _total_weight(weights: Tensor, runs: Rows) -> float:
         return float(weights[0]) * float((runs[:, 1] - runs[:, 0] + 1).sum())
     held = weights.numpy()
     return float(sum(held[first : last + 1].sum(dtype=np.float64) for first, last in runs))
-
-
-def _blocks(rows: Rows, offsets: Rows, sessions: int) -> tuple[Rows, Rows]:
-    """Find the blocks that origins lie in.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_origins,)
-        Increasing.
-    offsets : ndarray of shape (n_series + 1,)
-    sessions : int
-        Of a window.
-
-    Returns
-    -------
-    begins : ndarray of shape (n_blocks,)
-        First row of each block that holds an origin.
-    cuts : ndarray of shape (n_blocks + 1,)
-        Block k holds the origins from ``cuts[k]`` to ``cuts[k + 1]``, the latter left out.
-    """
-    if not len(rows):
-        return np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
-    number = -(-np.diff(offsets) // SCORING_BLOCK)
-    series = np.repeat(np.arange(len(number)), number)
-    within = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
-    begins = offsets[series] + within * SCORING_BLOCK
-    cuts = np.searchsorted(rows, np.append(begins, offsets[-1]))
-    used = np.flatnonzero(np.diff(cuts))
-    firsts = rows[cuts[used]]
-    # The rows outside of all series, if there are any, and the first of each block.
-    suspects = np.concatenate([rows[: cuts[0]], firsts, rows[cuts[-1] :]])
-    check_runs(np.stack([suspects, suspects], axis=1), offsets, sessions)
-    return begins[used], np.append(cuts[used], cuts[-1])
 
 
 class Trainer:
@@ -575,7 +513,7 @@ class Trainer:
             outputs: Array = self._score(length)(flat, *read, blocks, held).numpy()
             return outputs
 
-        begins, cuts = _blocks(ordered, offsets, self.network.sessions)
+        begins, cuts = find_blocks(ordered, offsets, self.network.sessions, SCORING_BLOCK)
         counts = np.diff(cuts)
         dense = counts * self.network.sessions > SCORING_BLOCK
         chosen = np.flatnonzero(dense)
