@@ -48,7 +48,7 @@ SCORED_SERIES = 2
 """Series that `predict_insample` scores: its speed does not depend on how many, and it is slow."""
 LEVELS = (0.01, 0.025, 0.05, *(round(0.05 * step, 2) for step in range(2, 19)), 0.95, 0.975, 0.99)
 HORIZONS = 3
-CHANNELS = ("size", "log_size", "log_volatility_ratio")
+CHANNELS = tuple(f"channel_{number}" for number in range(2, 10))
 """Beside the series itself, the first channel."""
 
 Make = Callable[..., Any]
@@ -81,12 +81,12 @@ def nhits(steps: int, windows: int, **changes: Any) -> Any:
 
 
 def production(steps: int, windows: int) -> Any:
-    """The production network's four channels and 3 x 23 outputs: two convolutions, 3,628 of 3,550 weights.
+    """The production network's nine channels and 3 x 23 outputs: two convolutions, 7,578 of 7,418 weights.
 
     It forecasts the three next values, not the outcomes over 1, 5 and 21 sessions, and has no features beside
     the window: neither changes its speed.
     """
-    shape = {"kernel_size": 5, "dilations": [1, 2], "encoder_hidden_size": 22, "decoder_layers": 1}
+    shape = {"kernel_size": 5, "dilations": [1, 2], "encoder_hidden_size": 32, "decoder_layers": 1}
     loss = {"h": HORIZONS, "loss": MQLoss(quantiles=list(LEVELS)), "hist_exog_list": list(CHANNELS)}
     return TCN(**settings(steps, windows, **shape, **loss))
 
