@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forecaster.features import CHANNELS
 from forecaster.job import ConvolutionModel, Job
+from forecaster.models.convolution.inputs import CHANNELS
 from forecaster.models.convolution.planner import plan
 
 __all__ = ["explain_job"]

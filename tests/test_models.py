@@ -14,12 +14,13 @@ from planted import garch, prices
 from forecaster import job as job_module
 from forecaster.errors import NotFittedError, ParameterError
 from forecaster.job import AnyModel, StrategySpec, parse_job
+from forecaster.quantiles import LEVELS
 from forecaster.walkforward import fit_windows, origin_windows
 from forecaster.windows import Panel, Windows
 
 HORIZONS = (1, 5, 21)
 LOOKBACK = 32
-TRAINING = "training: {epochs: 1}"
+TRAINING = "training: {epochs: 1, seeds: 1}"
 STRATEGIES = {
     "row": "{kind: row}",
     "column": "{kind: column}",
@@ -53,6 +54,9 @@ LIGHT = {
 DEEP = {
     f"convolution_{name}": f"{{kind: convolution, strategy: {strategy}, {TRAINING}}}"
     for name, strategy in STRATEGIES.items()
+} | {
+    "mlp": f"{{kind: mlp, {TRAINING}}}",
+    "convolution_ewma": f"{{kind: convolution, strategy: {{kind: row}}, anchor: ewma, {TRAINING}}}",
 }
 COMBINED = {"combination": "{kind: combination, members: [harx_fhs, ridge]}"}
 MODELS = LIGHT | DEEP | COMBINED
@@ -230,20 +234,24 @@ def test_the_control_has_as_many_parameters() -> None:
     assert counts["convolution_replicate"] == counts["convolution_control"]
 
 
-def test_the_network_starts_at_the_ewma_model() -> None:
-    """Before training, s is zero: the scale is the EWMA volatility times the root of the horizon."""
-    from forecaster.models.convolution.model import ConvolutionForecaster
-
-    untrained: ConvolutionForecaster = build("convolution_lagged")
+@pytest.mark.parametrize("name", ["convolution_lagged", "convolution_ewma", "mlp"])
+def test_the_network_starts_at_its_anchor(name: str) -> None:
+    """Before training, s is zero: the scale is that of the linear model, or the EWMA one."""
+    untrained, windows = build(name), origins(WHOLE)
+    untrained.linear.fit(learnable(WHOLE))
+    count = untrained.network(len(HORIZONS)).features
+    untrained.statistics = np.stack([np.zeros(count), np.ones(count)]).astype(np.float32)
     untrained.weights = untrained.trainer(len(HORIZONS)).function.first_weights(0)[None]
-    windows = origins(WHOLE)
-    np.testing.assert_allclose(untrained._scales(windows), windows.scales, rtol=1e-6)
+    anchors = (
+        windows.scales if name == "convolution_ewma" else build("lin").fit(learnable(WHOLE)).scales(windows)
+    )
+    np.testing.assert_allclose(untrained._scales(windows), anchors, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in DEEP if name != "convolution_spectrogram"])
+@pytest.mark.parametrize("name", [f"convolution_{name}" for name in STRATEGIES if name != "spectrogram"])
 def test_what_the_kernel_sees_is_what_the_first_layer_does(name: str, fitted: dict[str, Any]) -> None:
     """An impulse in one channel, so many sessions ago, moves the first layer by the weight of that lag."""
-    from forecaster.features import CHANNELS
+    from forecaster.models.convolution.inputs import CHANNELS
     from forecaster.models.convolution.layers import KernelConvolution, KernelStack
 
     fitted[name] = model = fitted.get(name) or build(name).fit(learnable(WHOLE))
@@ -266,6 +274,85 @@ def test_what_the_kernel_sees_is_what_the_first_layer_does(name: str, fitted: di
         np.testing.assert_allclose(rows["weight"], moved[: len(rows)], atol=1e-6)
 
 
+def renewed(of: Panel, first: Any) -> Any:
+    """A model that was trained on an evening and renewed 40 sessions later."""
+    return build("convolution_row").renew(first, learnable(of, WHOLE.calendar[540]))
+
+
+def test_a_renewal_keeps_the_network_and_takes_what_happened_since(fitted: dict[str, Any]) -> None:
+    name = "convolution_row"
+    fitted[name] = first = fitted.get(name) or build(name).fit(learnable(WHOLE))
+    second = renewed(WHOLE, first)
+    assert second.weights is first.weights
+    windows = learnable(WHOLE, WHOLE.calendar[540])
+    assert np.array_equal(
+        second.linear.coefficients,
+        build(name).linear.fit(windows).coefficients,  # estimated anew
+    )
+    # Outcomes up to the training are those of the training; later ones are over what was forecast then.
+    _, rows, standardised = second._outcomes
+    later = ~np.isin(rows, first._outcomes[1])
+    assert 0 < later.sum() <= 3 * 40
+    assert np.array_equal(standardised[~later], first._outcomes[2])
+    fresh = Windows(WHOLE, rows[later], HORIZONS)
+    np.testing.assert_allclose(standardised[later], fresh.targets / first._scales(fresh), rtol=1e-6)
+    np.testing.assert_allclose(
+        second.residuals.values[0], np.quantile(standardised, LEVELS, axis=0).T, rtol=1e-12
+    )
+
+
+def test_a_renewal_does_not_see_the_future(fitted: dict[str, Any]) -> None:
+    name = "convolution_row"
+    fitted[name] = first = fitted.get(name) or build(name).fit(learnable(WHOLE))
+    changed = panel(change_after=LAST)
+    again = renewed(changed, build(name).fit(learnable(changed)))
+    expected = renewed(WHOLE, first).predict(origins(WHOLE)).values
+    assert np.array_equal(again.predict(origins(changed)).values, expected)
+    seen = panel(change_after=WHOLE.calendar[520])
+    moved = renewed(seen, build(name).fit(learnable(seen)))
+    at_the_renewal = origins(WHOLE).sessions <= WHOLE.calendar[520]
+    assert not np.array_equal(moved.predict(origins(seen)).values[at_the_renewal], expected[at_the_renewal])
+
+
+def test_a_renewal_of_something_else_is_refused(fitted: dict[str, Any], tmp_path: Path) -> None:
+    name = "convolution_row"
+    fitted[name] = first = fitted.get(name) or build(name).fit(learnable(WHOLE))
+    with pytest.raises(ParameterError, match="a renewal is made from a convolution of the same network"):
+        renewed(WHOLE, build("convolution_ewma"))
+    with pytest.raises(NotFittedError, match="a renewal is made from a fitted model"):
+        renewed(WHOLE, build(name))
+    with pytest.raises(ParameterError, match="Received: another panel, or a model that was loaded"):
+        renewed(panel(), first)
+    first.save(tmp_path)
+    with pytest.raises(ParameterError, match="fit it afresh"):
+        renewed(WHOLE, build(name).load(tmp_path))
+
+
+def test_residuals_are_of_networks_that_have_not_seen_the_outcome(fitted: dict[str, Any]) -> None:
+    """A network that is fitted on all origins far from a block gives the scales of the block's residuals."""
+    name = "convolution_row"
+    fitted[name] = model = fitted.get(name) or build(name).fit(learnable(WHOLE))
+    train = learnable(WHOLE)
+    _, rows, standardised = model._outcomes
+    assert np.array_equal(rows, train.rows)
+    sessions = np.unique(train.sessions)
+    quarter = np.array_split(sessions, 4)[1]
+    inside = np.isin(train.sessions, quarter)
+    ends = WHOLE.sessions[train.rows + max(HORIZONS)]
+    overlapping = (ends > quarter[0]) & (train.sessions <= WHOLE.sessions[train.rows[inside] + 21].max())
+    far = ~overlapping & ~inside
+    reach = np.searchsorted(sessions, train.sessions)
+    first, last = np.searchsorted(sessions, quarter[[0, -1]])
+    used = (reach < first - 42) | (reach > last + 42)
+    assert (far | ~used).all(), "no outcome that is trained on overlaps one of the block"
+    anchors = model._anchors(train)
+    observed = model._observed(train, train.targets, anchors)
+    data = model._data(train, model._features(train), observed, model._ages(train))
+    alone = model._trained(train.take(used), data, model._constants(observed), member=1 + 1)
+    scales = anchors[inside] * model._stretches(train.take(inside), data, [alone])
+    np.testing.assert_allclose(standardised[inside], train.targets[inside] / scales, rtol=1e-5)
+
+
 def test_a_frequency_response_follows_from_the_lags(fitted: dict[str, Any]) -> None:
     name = "convolution_lagged"
     fitted[name] = model = fitted.get(name) or build(name).fit(learnable(WHOLE))
@@ -277,10 +364,12 @@ def test_a_frequency_response_follows_from_the_lags(fitted: dict[str, Any]) -> N
     assert responses["phase"].iloc[10] == pytest.approx(np.angle(expected), rel=1e-9)
 
 
-def test_a_spectrogram_has_no_kernel_on_the_series(fitted: dict[str, Any]) -> None:
-    name = "convolution_spectrogram"
+@pytest.mark.parametrize(
+    ("name", "text"), [("convolution_spectrogram", "Spectrogram"), ("mlp", "a network without convolutions")]
+)
+def test_what_has_no_kernel_on_the_series(name: str, text: str, fitted: dict[str, Any]) -> None:
     fitted[name] = model = fitted.get(name) or build(name).fit(learnable(WHOLE))
-    with pytest.raises(ParameterError, match="Spectrogram"):
+    with pytest.raises(ParameterError, match=text):
         model.lag_weights()
 
 

@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from forecaster.job.base import ModelSpec, Spec
+from forecaster.job.econometric import YEAR
 from forecaster.job.strategies import StrategySpec
 
 if TYPE_CHECKING:
+    from forecaster.kernels import Parallel
+    from forecaster.liftings import Lifting
     from forecaster.models.base import Forecaster
     from forecaster.models.convolution.geometry import KernelConvolution
 
-__all__ = ["ConvolutionModel", "Training"]
+__all__ = ["ConvolutionModel", "DenseModel", "Training"]
 
 
 class Training(Spec):
     """How a network is trained."""
 
-    epochs: PositiveInt = 8
+    epochs: PositiveInt = 6
     """Passes over the training origins."""
     chunk: Annotated[int, Field(ge=64, le=256)] = 64
     """Consecutive origins that go through the network together: 64 to 256."""
@@ -29,19 +32,72 @@ class Training(Spec):
     """Peak of the cosine schedule of AdamW."""
     weight_decay: NonNegativeFloat = 1e-3
     """Weight decay of AdamW."""
+    half_life: NonNegativeFloat = 8.0
+    """Years after which an origin counts half; 0 for no fading."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Share of the features that are dropped in training."""
-    seeds: PositiveInt = 1
+    seeds: PositiveInt = 5
     """Networks that are trained from different seeds and averaged."""
     warm_start: bool = False
-    """Whether each refit of a backtest starts from the weights of the one before."""
+    """Whether each training of a backtest starts from the weights of the one before."""
 
 
-class ConvolutionModel(ModelSpec):
-    """A 2D kernel applied to the series by a strategy, beside HAR features, with a scale head."""
+class _ScaleNetwork(ModelSpec):
+    """What the networks with a scale head share."""
 
     complexity: ClassVar[int] = 5
     baseline: ClassVar[bool] = False
+
+    dense: PositiveInt = 64
+    """Units of the hidden layer."""
+    anchor: Literal["lin", "ewma"] = "lin"
+    """Scale that training starts from: that of the model `lin`, or the EWMA volatility."""
+    refit_every: PositiveInt = 1
+    """Refits of a backtest from one training to the next; those between renew all but the network."""
+    training: Training = Training()
+    """How the network is trained."""
+
+    def build(self, lookback: int, seed: int) -> Forecaster:
+        """Make the model."""
+        from forecaster.models.convolution.model import ConvolutionForecaster
+
+        return ConvolutionForecaster(
+            strategy=self.made_strategy(),
+            layers=self.layers(),
+            lookback=lookback,
+            dense=self.dense,
+            anchor=self.anchor,
+            refit_every=self.refit_every,
+            seed=seed,
+            **self.training.model_dump(),
+        )
+
+    def made_strategy(self) -> Lifting | Parallel | None:
+        """Make what lifts the series; None without a convolution."""
+        return None
+
+    def layers(self) -> list[KernelConvolution]:
+        """Give the convolutions, for a kernel stack or for a plan of it."""
+        return []
+
+
+class DenseModel(_ScaleNetwork):
+    """The network of the convolution without the convolution: a hidden layer on its features."""
+
+    kind: Literal["mlp"]
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+        return f"hidden layer of {self.dense} units on HAR features, no convolution"
+
+    def history(self, lookback: int) -> int:
+        """Sessions that an origin needs up to itself."""
+        return YEAR
+
+
+class ConvolutionModel(_ScaleNetwork):
+    """A 2D kernel applied to the series by a strategy, beside HAR features, with a scale head."""
 
     kind: Literal["convolution"]
     strategy: StrategySpec
@@ -50,10 +106,6 @@ class ConvolutionModel(ModelSpec):
     """Filters of each convolution."""
     kernel: PositiveInt = 5
     """Steps of time that each kernel spans; the strategy gives its other side."""
-    dense: PositiveInt = 32
-    """Units of the hidden layer."""
-    training: Training = Training()
-    """How the network is trained."""
 
     @property
     def description(self) -> str:
@@ -62,7 +114,7 @@ class ConvolutionModel(ModelSpec):
 
     def history(self, lookback: int) -> int:
         """Sessions that an origin needs up to itself."""
-        return lookback + self.strategy.history
+        return max(lookback + self.strategy.history, YEAR)
 
     def layers(self) -> list[KernelConvolution]:
         """Give the two convolutions, for a kernel stack or for a plan of it."""
@@ -73,15 +125,6 @@ class ConvolutionModel(ModelSpec):
             for size, dilation in self.strategy.kernels(self.kernel)
         ]
 
-    def build(self, lookback: int, seed: int) -> Forecaster:
-        """Make the model."""
-        from forecaster.models.convolution.model import ConvolutionForecaster
-
-        return ConvolutionForecaster(
-            strategy=self.strategy.build(),
-            layers=self.layers(),
-            lookback=lookback,
-            dense=self.dense,
-            seed=seed,
-            **self.training.model_dump(),
-        )
+    def made_strategy(self) -> Lifting | Parallel:
+        """Make what lifts the series."""
+        return self.strategy.build()

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from forecaster.job.base import Date, Name, Share, Spec, Symbol, Text, nearest
 from forecaster.job.combination import CombinationModel
-from forecaster.job.convolution import ConvolutionModel
+from forecaster.job.convolution import ConvolutionModel, DenseModel
 from forecaster.job.econometric import (
     EwmaModel,
     GarchModel,
@@ -53,6 +53,7 @@ AnyModel = Annotated[
     | BoostingModel
     | MlpModel
     | RandomKernelsModel
+    | DenseModel
     | ConvolutionModel
     | CombinationModel,
     Field(discriminator="kind"),

@@ -1,11 +1,12 @@
-"""The convolution as a forecaster: a 2D kernel on the series beside HAR features, with a scale head."""
+"""The convolution as a forecaster: a 2D kernel on the series beside features, with a scale head."""
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from forecaster.models.convolution import runtime  # noqa: F401  # before TensorFlow
 
@@ -16,17 +17,19 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from forecaster.errors import NotFittedError, ParameterError
-from forecaster.features import CHANNELS, HAR_FEATURES
 from forecaster.kernels import FoldedKernel, frequency_response
 from forecaster.models.base import Forecaster, ResidualQuantiles, known_targets, load_arrays, save_arrays
 from forecaster.models.convolution.chunks import check_runs, runs_of
 from forecaster.models.convolution.folding import first_folding
 from forecaster.models.convolution.geometry import KernelLayer, Strategy, newest_row_last, trace
+from forecaster.models.convolution.inputs import CHANNELS, feature_count, network_channels, network_features
 from forecaster.models.convolution.network import Network, Objective
 from forecaster.models.convolution.training import Data, Schedule, Trainer, trainer_of
+from forecaster.models.econometric.harx import HarxForecaster
+from forecaster.models.learned.blocks import session_blocks
 from forecaster.quantiles import LEVELS, QuantileForecast, quantile_weights
 from forecaster.returns import forward_returns
-from forecaster.windows import Panel, Windows
+from forecaster.windows import Panel, Universe, Windows
 
 __all__ = ["ConvolutionForecaster", "scale_loss", "scale_objective"]
 
@@ -34,7 +37,11 @@ Array = NDArray[np.float64]
 Tensor = Any  # TensorFlow's types say no shape
 
 LOG_SCALE_BOUND = 2.0
-"""The network may stretch or shrink the EWMA scale by a factor of e squared at most."""
+"""The network may stretch or shrink the anchor by a factor of e squared at most."""
+YEAR = 252
+"""Sessions by which the age of an origin is counted."""
+LINEAR = "linear"
+"""Folder of the linear model."""
 PERIODS = np.geomspace(2.0, 252.0, 64)
 """From two sessions, the shortest that daily data can tell, to a year."""
 
@@ -43,24 +50,37 @@ class ConvolutionForecaster:
     """Forecasts the scale of the outcome; its shape comes from past standardised outcomes.
 
     The network sees the channels of each window through two convolutions, the first of which applies a 2D
-    kernel by a strategy, takes the last step, joins it with standardised HAR features, and gives for each
-    horizon a number s. The scale of the outcome is ``S = volatility * sqrt(h) * exp(s)``; the last layer
-    starts at zero, so that training starts at the EWMA model. Quantiles are S times the pooled quantiles of
-    past outcomes over S. Several seeds are averaged in s.
+    kernel by a strategy, takes the last step, joins it with standardised features, and gives for each
+    horizon a number s. The scale of the outcome is ``S = anchor * exp(s)``, where the anchor is the scale of
+    a linear model or the EWMA one; the last layer starts at zero, so that training starts at the anchor.
+    Quantiles are S times the pooled quantiles of outcomes over S. Several seeds are averaged in s.
 
     It is trained for `scale_loss` on chunks of consecutive origins, and scored a block of the series at a
     time. The compiled network is shared with all others of its shape; the model holds the weights.
 
+    Outcomes over the S of networks that were trained on them would be too narrow. Those of a `fit` are made
+    out of sample: the training sessions are cut into four blocks, and each is scored by one network that was
+    trained on the others, without the origins whose outcomes overlap it. A `renew` adds the outcomes since
+    then over the scales that were forecast for them.
+
     Parameters
     ----------
-    strategy : Lifting or Parallel
-        How the 2D kernel meets the series.
+    strategy : Lifting or Parallel or None
+        How the 2D kernel meets the series; None for the same network without the convolutions.
     layers : sequence of KernelLayer
-        What the lifted series goes through.
+        What the lifted series goes through; none without a strategy.
     lookback : int
         Sessions of a window, without the history that the strategy reaches back to.
     dense : int
         Units of the hidden layer.
+    anchor : {"lin", "ewma"}
+        Where the scale starts: the pooled linear model with the cross-section, fitted to mean absolute
+        returns (`forecaster.models.econometric.HarxForecaster`), or the EWMA volatility times the root of h.
+    refit_every : int
+        Refits of a backtest from one training to the next. At those between, the linear model and its GJR
+        volatilities are estimated anew, and so are the residual quantiles; the network stays.
+    half_life : float
+        Years after which an origin counts half in training; 0 for no fading.
     epochs : int
         Passes over the training origins.
     chunk, chunks_per_step : int
@@ -77,10 +97,13 @@ class ConvolutionForecaster:
 
     def __init__(
         self,
-        strategy: Strategy,
+        strategy: Strategy | None,
         layers: Sequence[KernelLayer],
         lookback: int,
         dense: int,
+        anchor: Literal["lin", "ewma"],
+        refit_every: int,
+        half_life: float,
         epochs: int,
         chunk: int,
         chunks_per_step: int,
@@ -92,19 +115,22 @@ class ConvolutionForecaster:
         seed: int,
     ) -> None:
         self.strategy, self.layers, self.lookback, self.dense = strategy, tuple(layers), lookback, dense
+        self.anchor, self.refit_every, self.half_life = anchor, refit_every, half_life
         self.chunk, self.dropout = chunk, dropout
         self.schedule = Schedule(epochs, chunks_per_step, learning_rate, weight_decay)
         self.seeds, self.warm_start, self.seed = seeds, warm_start, seed
         self.weights: NDArray[np.float32] | None = None
+        self.linear = HarxForecaster(cross_section=True, target="daily")
         self.residuals = ResidualQuantiles(by_symbol=False)
-        self.statistics = np.stack([np.zeros(n := len(HAR_FEATURES)), np.ones(n)]).astype(np.float32)
+        self.statistics = np.empty((2, 0), dtype=np.float32)
         self._first_weights: NDArray[np.float32] | None = None
+        self._outcomes: tuple[Panel, NDArray[np.int64], Array] | None = None
 
     @property
     def parameters(self) -> int:
-        """Number of trained weights and residual quantiles."""
+        """Number of trained weights, coefficients and estimates of the linear model, and quantiles."""
         weights = 0 if self.weights is None else self.weights.size
-        return int(weights) + self.residuals.parameters
+        return int(weights) + self.linear.parameters + self.residuals.parameters
 
     def network(self, n_horizons: int) -> Network:
         """Describe the network for so many horizons."""
@@ -115,7 +141,7 @@ class ConvolutionForecaster:
             channels=len(CHANNELS),
             outputs=n_horizons,
             head="last",
-            features=len(HAR_FEATURES),
+            features=feature_count(n_horizons, self.anchor == "lin"),
             dense=self.dense,
             dropout=self.dropout,
             zero_output=True,
@@ -142,15 +168,55 @@ class ConvolutionForecaster:
         """
         if not self.warm_start:
             return self
+        self._first_weights = self._weights_of(previous, "a warm start is made from")
+        return self
+
+    def renew(self, previous: Forecaster, windows: Windows) -> Self:
+        """Keep the networks of an earlier refit; estimate anchors, volatilities and residual quantiles anew.
+
+        Parameters
+        ----------
+        previous : ConvolutionForecaster
+            Fitted, or renewed, on the same panel with the same settings.
+        windows : Windows
+            Origins whose outcomes are known.
+
+        Raises
+        ------
+        ParameterError
+            When it is another kind of model, has other weights or learned from another panel.
+        NotFittedError
+            When it is not fitted.
+        """
+        self.weights = self._weights_of(previous, "a renewal is made from")
+        assert isinstance(previous, ConvolutionForecaster)
+        targets = known_targets(windows)
+        if previous._outcomes is None or previous._outcomes[0] is not windows.panel:
+            raise ParameterError(
+                "a renewal adds outcomes to those of the panel that the model was fitted on. Received: "
+                "another panel, or a model that was loaded; fit it afresh"
+            )
+        _, rows, known = previous._outcomes
+        place = np.searchsorted(rows, windows.rows)
+        held = rows[np.minimum(place, len(rows) - 1)] == windows.rows
+        standardised = np.empty_like(targets)
+        standardised[held] = known[place[held]]
+        later = windows.take(~held)
+        standardised[~held] = targets[~held] / previous._scales(later)
+        self.statistics = previous.statistics
+        self.linear.fit(windows)
+        self._take_residuals(windows, standardised)
+        return self
+
+    def _weights_of(self, previous: Forecaster, purpose: str) -> NDArray[np.float32]:
         if not isinstance(previous, ConvolutionForecaster) or previous._settings() != self._settings():
             raise ParameterError(
-                "a warm start is made from a convolution of the same network and seeds. Received: "
+                f"{purpose} a convolution of the same network and seeds. Received: "
                 f"{type(previous).__name__} of other settings; start afresh"
             )
         if previous.weights is None:
-            raise NotFittedError("a warm start is made from a fitted model; fit the earlier one first")
-        self._first_weights = previous.weights
-        return self
+            raise NotFittedError(f"{purpose} a fitted model; fit the earlier one first")
+        return previous.weights
 
     def _settings(self) -> tuple[str, int]:
         """Return what weights belong to."""
@@ -159,49 +225,97 @@ class ConvolutionForecaster:
     def fit(self, windows: Windows) -> Self:
         """Train on all origins, from fresh weights unless `start_from` gave others."""
         targets = known_targets(windows)
-        features = windows.panel.har_features[windows.rows]
+        self.linear.fit(windows)
+        anchors, features = self._anchors(windows), self._features(windows)
         # Not quite zero where a feature is constant.
         self.statistics = np.stack([features.mean(axis=0), features.std(axis=0) + np.float32(1e-6)])
-        trainer = self.trainer(len(windows.horizons))
-        runs = runs_of(windows.rows, windows.panel.offsets)
-        check_runs(runs, windows.panel.offsets, trainer.network.sessions)
-        data = _data_of(windows.panel, windows.horizons)
-        constants = self._constants(windows)
-        starts = [None] * self.seeds if self._first_weights is None else list(self._first_weights)
+        observed = self._observed(windows, targets, anchors)
+        data = self._data(windows, features, observed, self._ages(windows))
+        constants = self._constants(observed)
         self.weights = np.stack(
             [
-                trainer.fit(
-                    data,
-                    runs,
-                    self.schedule,
-                    self.seed + member,
-                    weights=start,
-                    constants=constants,
-                    statistics=self.statistics,
+                self._trained(windows, data, constants, member, start)
+                for member, start in enumerate(
+                    [None] * self.seeds if self._first_weights is None else self._first_weights
                 )
-                for member, start in enumerate(starts)
             ]
         )
-        self.residuals.fit(windows, targets / self._scales(windows))
+        self._take_residuals(windows, targets / self._scales_out_of_sample(windows, anchors, data, constants))
         return self
 
+    def _trained(
+        self,
+        windows: Windows,
+        data: Data,
+        constants: tuple[Array, Array],
+        member: int,
+        start: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Train one network on some origins."""
+        trainer, offsets = self.trainer(len(windows.horizons)), windows.panel.offsets
+        runs = runs_of(windows.rows, offsets)
+        check_runs(runs, offsets, trainer.network.sessions)
+        return trainer.fit(
+            data,
+            runs,
+            self.schedule,
+            self.seed + member,
+            weights=start,
+            constants=constants,
+            statistics=self.statistics,
+        )
+
+    def _scales_out_of_sample(
+        self, windows: Windows, anchors: Array, data: Data, constants: tuple[Array, Array]
+    ) -> Array:
+        """Scale each block of training sessions by a network that was trained on the others.
+
+        A block whose surroundings leave next to nothing to train on is scaled by the model itself.
+        """
+        assert self.weights is not None
+        scales = np.empty_like(anchors)
+        place, blocks = session_blocks(windows)
+        for number, block in enumerate(blocks):
+            mine = (place >= block.first) & (place <= block.last)
+            far = (place < block.near_first) | (place > block.near_last)
+            members: Sequence[NDArray[np.float32]] = list(self.weights)
+            if far.sum() >= ResidualQuantiles.minimum:
+                members = [self._trained(windows.take(far), data, constants, self.seeds + number)]
+            scales[mine] = anchors[mine] * self._stretches(windows.take(mine), data, members)
+        return scales
+
+    def _take_residuals(self, windows: Windows, standardised: Array) -> None:
+        order = np.argsort(windows.rows, kind="stable")
+        self._outcomes = windows.panel, windows.rows[order], standardised[order]
+        self.residuals.fit(windows, standardised)
+
     def predict(self, windows: Windows) -> QuantileForecast:
-        """Forecast the scale at each origin and stretch the residual quantiles by it."""
+        """Stretch the residual quantiles by each origin's scale; say which members have no prices."""
         if self.weights is None:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
+        missing = windows.panel.missing(self.linear.universe)
+        if missing:
+            warnings.warn(
+                f"{len(missing)} of the symbols that the model looks at have no prices here, and the market "
+                f"and the cross-section are made without them: {', '.join(missing)}",
+                stacklevel=2,
+            )
         return self.residuals.forecast(windows, self._scales(windows))
 
     def save(self, folder: Path) -> None:
-        """Write the weights by name, the feature statistics and the residual quantiles."""
+        """Write the weights by name, the feature statistics, the residual quantiles and the linear model."""
         state = self.residuals.state() | {"feature_mean": self.statistics[0]}
         state |= {"feature_deviation": self.statistics[1]}
         members = [self._named(member) for member in range(self.seeds)]
         state |= {f"weights/{name}": np.stack([member[name] for member in members]) for name in members[0]}
         save_arrays(folder, state)
+        (folder / LINEAR).mkdir()
+        self.linear.save(folder / LINEAR)
 
     def load(self, folder: Path) -> Self:
         """Read what `save` wrote."""
         state = load_arrays(folder)
+        self.linear.load(folder / LINEAR)
         self.residuals.restore(state)
         self.statistics = np.stack([state["feature_mean"], state["feature_deviation"]]).astype(np.float32)
         assert self.residuals.values is not None
@@ -229,7 +343,7 @@ class ConvolutionForecaster:
         NotFittedError
             Before `fit`.
         ParameterError
-            For a spectrogram, which has no linear kernel on the series.
+            For a spectrogram, which has no linear kernel on the series, and without convolutions.
         """
         kernel = self._first_kernel()
         newest = max(kernel.offsets)
@@ -266,13 +380,13 @@ class ConvolutionForecaster:
         ordered = table.sort_values(["channel", "filter", "period"], ignore_index=True)
         return ordered[["channel", "filter", "period", "magnitude", "phase"]]
 
-    def _constants(self, windows: Windows) -> tuple[Array, Array]:
-        """Return what the loss takes from the training origins: see `scale_loss`."""
-        quantiles = np.quantile(windows.targets / windows.scales, LEVELS, axis=0).T
-        return quantiles, _realised_sizes(windows.panel, windows.horizons)[windows.rows].mean(axis=0)
-
     def _first_kernel(self) -> FoldedKernel:
         members = [self._named(member) for member in range(self.seeds)]
+        if self.strategy is None:
+            raise ParameterError(
+                "a kernel on the series is shown of a network that has one. Received: a network without "
+                "convolutions"
+            )
         first = trace(self.strategy, self.lookback, self.layers)[0]
         # The filters of all networks stand side by side.
         kernel = np.concatenate([member["stack/kernel_0"] for member in members], axis=-1)
@@ -286,18 +400,68 @@ class ConvolutionForecaster:
             raise NotFittedError("a model has weights to show or to save once it is fitted; call fit first")
         return self.trainer(self.residuals.values.shape[1]).function.named(self.weights[member])
 
+    def _anchors(self, windows: Windows) -> Array:
+        """Scales that training starts from, shape (n_origins, n_horizons)."""
+        return self.linear.scales(windows) if self.anchor == "lin" else windows.scales
+
+    def _features(self, windows: Windows) -> NDArray[np.float32]:
+        return network_features(self.linear, windows, self.anchor == "lin")
+
+    def _ages(self, windows: Windows) -> NDArray[np.float32] | None:
+        """Weight of each origin by its age, shape (n_origins,); None where all weigh the same."""
+        if not self.half_life:
+            return None
+        place = np.searchsorted(windows.panel.calendar, windows.sessions)
+        weights: NDArray[np.float32] = (0.5 ** ((place.max() - place) / (YEAR * self.half_life))).astype("f4")
+        return weights
+
+    @staticmethod
+    def _observed(windows: Windows, targets: Array, anchors: Array) -> Array:
+        """Outcomes over their anchors, and realised mean absolute returns over them, side by side."""
+        ahead, panel = np.array(windows.horizons, dtype=np.float64), windows.panel
+        sizes = np.empty_like(targets)
+        for part, mine in windows.by_series():
+            sums = forward_returns(np.abs(panel.returns[part]), windows.horizons)
+            sizes[mine] = sums[windows.rows[mine] - part.start]
+        return np.concatenate([targets / anchors, sizes / np.sqrt(ahead) / anchors], axis=1)
+
+    @staticmethod
+    def _constants(observed: Array) -> tuple[Array, Array]:
+        """Return what the loss takes from the training origins: see `scale_loss`."""
+        outcomes, sizes = np.split(observed, 2, axis=1)
+        return np.quantile(outcomes, LEVELS, axis=0).T, sizes.mean(axis=0)
+
+    def _data(
+        self,
+        windows: Windows,
+        features: NDArray[np.float32],
+        observed: Array | None = None,
+        weights: NDArray[np.float32] | None = None,
+    ) -> Data:
+        """Put on the device what is known of some origins; zero at all others."""
+
+        def whole(values: NDArray[Any] | None) -> NDArray[np.float32] | None:
+            if values is None:
+                return None
+            table = np.zeros((len(windows.panel), *values.shape[1:]), dtype=np.float32)
+            table[windows.rows] = values
+            return table
+
+        placed = Data.of(np.zeros((0, 0), np.float32), whole(observed), whole(features), whole(weights))
+        return placed._replace(channels=_channels_on_device(windows.panel, self.linear.universe))
+
+    def _stretches(self, windows: Windows, data: Data, members: Sequence[NDArray[np.float32]]) -> Array:
+        """Give exp(s) of each origin, shape (n_origins, n_horizons), s averaged over some networks."""
+        trainer, offsets = self.trainer(len(windows.horizons)), windows.panel.offsets
+        scored = [trainer.score(one, data, windows.rows, offsets, self.statistics) for one in members]
+        log_scale = np.mean(scored, axis=0, dtype=np.float64)
+        stretches: Array = np.exp(np.clip(log_scale, -LOG_SCALE_BOUND, LOG_SCALE_BOUND))
+        return stretches
+
     def _scales(self, windows: Windows) -> Array:
         assert self.weights is not None
-        panel, trainer = windows.panel, self.trainer(len(windows.horizons))
-        data = _data_of(panel, windows.horizons)
-        members = [
-            trainer.score(weights, data, windows.rows, panel.offsets, self.statistics)
-            for weights in self.weights
-        ]
-        log_scale = np.mean(members, axis=0, dtype=np.float64)
-        bounded = np.clip(log_scale, -LOG_SCALE_BOUND, LOG_SCALE_BOUND)
-        scales: Array = windows.scales * np.exp(bounded)
-        return scales
+        data = self._data(windows, self._features(windows))
+        return self._anchors(windows) * self._stretches(windows, data, list(self.weights))
 
 
 # --- what is trained for -----------------------------------------------------------------------------------
@@ -306,8 +470,8 @@ class ConvolutionForecaster:
 def scale_loss(outputs: Tensor, observed: Tensor, constants: Sequence[Tensor]) -> Tensor:
     """Loss of a log scale s.
 
-    Twice the CRPS of the outcome over the EWMA scale, against fixed pooled quantiles times ``exp(s)``, plus
-    ``a * exp(-s) + s`` with a the realised mean absolute return over the horizon in units of the EWMA scale
+    Twice the CRPS of the outcome over its anchor, against fixed pooled quantiles times ``exp(s)``, plus
+    ``a * exp(-s) + s`` with a the realised mean absolute return over the horizon in units of the anchor a day
     and of its own average (the likelihood of a Laplace scale); the mean over horizons.
 
     Parameters
@@ -315,7 +479,7 @@ def scale_loss(outputs: Tensor, observed: Tensor, constants: Sequence[Tensor]) -
     outputs : tensor of shape (chunks, origins, n_horizons)
         The log scale.
     observed : tensor of shape (chunks, origins, 2 * n_horizons)
-        Outcomes over the EWMA scale, and realised mean absolute returns over it.
+        Outcomes over the anchor, and realised mean absolute returns over it.
     constants : tensors of shape (n_horizons, n_levels) and (n_horizons,)
         The pooled quantiles, and the average of the realised mean absolute returns.
     """
@@ -345,23 +509,12 @@ def scale_objective(n_horizons: int) -> Objective:
     return Objective(scale_loss, columns=2 * n_horizons, constants=((n_horizons, len(LEVELS)), (n_horizons,)))
 
 
-_ON_DEVICE: weakref.WeakKeyDictionary[Panel, dict[tuple[int, ...], Data]] = weakref.WeakKeyDictionary()
+_ON_DEVICE: weakref.WeakKeyDictionary[Panel, dict[Universe, Tensor]] = weakref.WeakKeyDictionary()
 
 
-def _data_of(panel: Panel, horizons: tuple[int, ...]) -> Data:
-    """Put a panel on the device, once for all models and refits."""
+def _channels_on_device(panel: Panel, universe: Universe) -> Tensor:
+    """Put the channels of a panel on the device, once for all models and refits."""
     held = _ON_DEVICE.setdefault(panel, {})
-    if horizons not in held:
-        parts = [forward_returns(panel.returns[part], horizons) for part in panel.parts]
-        scales = panel.volatility[:, None] * np.sqrt(np.array(horizons, dtype=float))
-        outcomes = np.concatenate(parts) / scales
-        observed = np.concatenate([outcomes, _realised_sizes(panel, horizons)], axis=1)
-        held[horizons] = Data.of(panel.channels, observed.astype(np.float32), panel.har_features)
-    return held[horizons]
-
-
-def _realised_sizes(panel: Panel, horizons: tuple[int, ...]) -> Array:
-    """Mean absolute return over each horizon over the day's volatility, shape (total, n_horizons)."""
-    total = [forward_returns(np.abs(panel.returns[part]), horizons) for part in panel.parts]
-    result: Array = np.concatenate(total) / np.array(horizons) / panel.volatility[:, None]
-    return result
+    if universe not in held:
+        held[universe] = tf.constant(network_channels(panel, universe))
+    return held[universe]

@@ -86,8 +86,8 @@ class Network:
 
     Parameters
     ----------
-    strategy : Lifting or Parallel
-        How the 2D kernel meets the series.
+    strategy : Lifting or Parallel or None
+        How the 2D kernel meets the series; None for a network of the features alone, which has no layers.
     lookback : int
         Sessions of a window, without the history that the strategy reaches back to.
     layers : sequence of KernelLayer
@@ -113,7 +113,7 @@ class Network:
         When an argument breaks a rule.
     """
 
-    strategy: Strategy
+    strategy: Strategy | None
     lookback: int
     layers: tuple[KernelLayer, ...]
     channels: int
@@ -133,6 +133,11 @@ class Network:
         check_choice("Network: head", self.head, HEADS)
         if not 0.0 <= self.dropout < 1.0:
             raise ParameterError(f"Network: dropout must lie in [0, 1). Received: {self.dropout}.")
+        if self.strategy is None and (self.layers or not self.features):
+            raise ParameterError(
+                "Network: without a strategy there are features, and no layers. Received: "
+                f"{self.features} features, {len(self.layers)} layers."
+            )
         if any(getattr(layer, "over", None) == "batch" for layer in self.layers):
             raise ParameterError(
                 "Network: a layer may not normalize over the batch, whose moments are no trained weights; "
@@ -142,20 +147,21 @@ class Network:
     @property
     def sessions(self) -> int:
         """Sessions of one window: lookback and history."""
-        return self.lookback + history_of(self.strategy)
+        return 1 if self.strategy is None else self.lookback + history_of(self.strategy)
 
     @cached_property
     def identity(self) -> str:
         """The network as text: equal for networks that are computed alike."""
         described = {
-            "strategy": strategy_config(self.strategy),
+            "strategy": None if self.strategy is None else strategy_config(self.strategy),
             "layers": [layer_config(layer) for layer in self.layers],
         }
         plain = ("lookback", "channels", "outputs", "head", "features", "dense", "dropout", "zero_output")
         return json.dumps(described | {name: getattr(self, name) for name in (*plain, "execution")})
 
     def plan(self) -> Plan:
-        """Say how the kernel stack is computed, and why."""
+        """Say how the kernel stack is computed, and why; only with a strategy."""
+        assert self.strategy is not None
         return plan(
             self.strategy, self.lookback, self.layers, self.head, self.execution, channels=self.channels
         )
@@ -180,19 +186,26 @@ class NetworkFunction:
 
     def __post_init__(self) -> None:
         network = self.network
-        # Keras draws the first weights, which are not used here, from Python's global generator.
-        drawn = random.getstate()
-        self._stack = KernelStack(
-            network.strategy, network.lookback, network.layers, network.head, network.execution, name="stack"
-        )
-        self._stack.build((None, network.sessions, network.channels))
-        random.setstate(drawn)
-        self.shapes = {f"stack/{weight.name}": tuple(weight.shape) for weight in self._stack.weights}
-        width = network.plan().features + network.features
+        self._stack = None if network.strategy is None else self._made(network, network.strategy)
+        self.shapes, width = {}, network.features
+        if self._stack is not None:
+            self.shapes |= {f"stack/{weight.name}": tuple(weight.shape) for weight in self._stack.weights}
+            width += network.plan().features
         if network.dense:
             self.shapes |= {"hidden/kernel": (width, network.dense), "hidden/bias": (network.dense,)}
             width = network.dense + network.features
         self.shapes |= {"output/kernel": (width, network.outputs), "output/bias": (network.outputs,)}
+
+    @staticmethod
+    def _made(network: Network, strategy: Strategy) -> KernelStack:
+        # Keras draws the first weights, which are not used here, from Python's global generator.
+        drawn = random.getstate()
+        stack = KernelStack(
+            strategy, network.lookback, network.layers, network.head, network.execution, name="stack"
+        )
+        stack.build((None, network.sessions, network.channels))
+        random.setstate(drawn)
+        return stack
 
     @property
     def size(self) -> int:
@@ -273,21 +286,26 @@ class NetworkFunction:
         tensor of shape (chunks, origins, outputs)
         """
         named = self._unpacked(weights)
-        variables = self._stack.weights
         # With nothing in between, the linear layer goes into the head of the stack.
         headless = not (self.network.features or self.network.dense or self.network.dropout)
-        with keras.StatelessScope(
-            state_mapping=[(variable, named[f"stack/{variable.name}"]) for variable in variables]
-        ):
-            values = self._stack.series(channels, projection=named["output/kernel"] if headless else None)
+        parts = []
+        if self._stack is not None:
+            variables = self._stack.weights
+            with keras.StatelessScope(
+                state_mapping=[(variable, named[f"stack/{variable.name}"]) for variable in variables]
+            ):
+                parts = [
+                    self._stack.series(channels, projection=named["output/kernel"] if headless else None)
+                ]
         if headless:
-            return values + named["output/bias"]
+            return parts[0] + named["output/bias"]
         beside = None
         if self.network.features:
             assert features is not None
             assert statistics is not None
             beside = tf.clip_by_value((features - statistics[0]) / statistics[1], -FEATURE_CLIP, FEATURE_CLIP)
-            values = tf.concat([values, beside], axis=-1)
+            parts.append(beside)
+        values = tf.concat(parts, axis=-1)
         if dropout_seed is not None and self.network.dropout:
             kept = 1.0 - self.network.dropout
             drawn = tf.random.stateless_uniform(tf.shape(values), dropout_seed)
