@@ -116,7 +116,9 @@ class RealInputs(NamedTuple):
 def real_inputs() -> RealInputs:
     """Make the inputs of the production network from the bundled prices.
 
-    The loss to reach is that of a least-squares regression of the size of the outcomes on the features.
+    The channels and HAR features of each series alone, over and over to the network's widths: a job's others
+    need models that are fitted first. The loss to reach is that of a least-squares regression of the size of
+    the outcomes on the features.
     """
     source = SampleSource(SAMPLE_SYMBOLS[3:23])
     panel = Panel.from_prices({symbol: source.load(symbol) for symbol in source.symbols()})
@@ -136,11 +138,17 @@ def real_inputs() -> RealInputs:
     validated = np.flatnonzero(origins & known & (panel.sessions > split))[::8]
     quantiles = np.quantile(observed[trained, : len(HORIZONS)], LEVELS, axis=0).T
     typical = observed[trained, len(HORIZONS) :].mean(axis=0)
-    features = panel.har_features
+    channels, features = (
+        np.ascontiguousarray(values[:, np.arange(width) % values.shape[1]])
+        for values, width in (
+            (panel.channels, PRODUCTION.channels),
+            (panel.har_features, PRODUCTION.features),
+        )
+    )
     statistics = np.stack([features[trained].mean(axis=0), features[trained].std(axis=0) + 1e-6])
     constants = (quantiles.astype(np.float32), typical.astype(np.float32))
     inputs = ProductionInputs(
-        panel.channels, features, observed.astype(np.float32), constants, statistics.astype(np.float32)
+        channels, features, observed.astype(np.float32), constants, statistics.astype(np.float32)
     )
     standard = np.clip((features - statistics[0]) / statistics[1], -5.0, 5.0)
     regressors = np.column_stack([standard, np.ones(len(standard))])
