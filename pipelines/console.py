@@ -112,10 +112,13 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def load(config: Path) -> Job:
-    """Read the job file."""
+    """Read the job file, and take the threads that it asks for before anything heavy is loaded."""
     from forecaster.job import load_job
+    from forecaster.threads import limit_threads
 
-    return load_job(config)
+    job = load_job(config)
+    limit_threads(job.threads)
+    return job
 
 
 def parse_date(text: str | None, option: str) -> date | None:

@@ -117,7 +117,7 @@ def ingest_job(
     source = job.source(folder)
     names = _chosen(source.symbols(), symbols)
     exists = store.exists()
-    before = store.status() if exists else pd.DataFrame(columns=["last_fetched", "last_full"])
+    before = store.status() if exists else pd.DataFrame(columns=["last_session", "last_fetched", "last_full"])
     reader = _Reader(job, source, since, before)
     failures: dict[str, str] = {}
     notices: dict[str, str] = {}
@@ -206,7 +206,7 @@ class _Reader:
         self._stopped = ""
 
     def is_fresh(self, symbol: str) -> bool:
-        """Tell whether no session was finished since the symbol was fetched last."""
+        """Tell whether the last finished session is stored, and was finished when the symbol was fetched."""
         if not isinstance(self._source, IncrementalSource) or self._calendars is None or self._since:
             return False
         fetched = self._known(symbol, "last_fetched")
@@ -214,7 +214,12 @@ class _Reader:
             return False
         try:
             finished = self._calendars.last_finished_session(symbol, self._now)
-            return self._calendars.last_finished_session(symbol, fetched.to_pydatetime()) == finished
+            # An answer may come before its last bar does: what is not stored is asked for again.
+            last = self._known(symbol, "last_session")
+            stored = last is not None and last.date() >= finished
+            return (
+                stored and self._calendars.last_finished_session(symbol, fetched.to_pydatetime()) == finished
+            )
         except SymbolError:
             return False  # the fetch says so too, in its own words
 

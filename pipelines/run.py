@@ -14,6 +14,7 @@ import pandas as pd
 
 from forecaster.job import Job
 from forecaster.report import write_report
+from forecaster.threads import thread_counts
 from forecaster.walkforward import latest_table
 from forecaster.windows import Panel, Windows
 from pipelines.backtest import BacktestResult, Progress, backtest_job, write_backtest
@@ -23,7 +24,8 @@ from pipelines.results import staged, write_json, write_table
 from pipelines.train import fit_model
 
 if TYPE_CHECKING:
-    from forecaster.tracking import Tracker
+    from forecaster.threads import thread_counts
+from forecaster.tracking import Tracker
 
 __all__ = ["RunResult", "run_job"]
 
@@ -242,6 +244,7 @@ def _summary(job: Job, path: Path, result: BacktestResult, begin: float) -> dict
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {package: version(package) for package in PACKAGES},
         "seed": job.seed,
+        "threads": thread_counts(),
         "job_yaml": path.read_text(encoding="utf-8"),
         "command": f"forecaster run {path.as_posix()}",
         "elapsed_seconds": round(time.perf_counter() - begin, 1),

@@ -457,13 +457,24 @@ def test_failures_of_yahoo_are_named_and_the_rest_goes_on(yahoo: YahooServer, tm
     assert "`calendars: {X.UNKNOWN: XNYS}`" in said["X.UNKNOWN"]
     assert re.search(f"GONE: newly listed: .*; Yahoo has no close since {SESSIONS[59]}", result.stdout)
     assert f"quarantined WRONG {LAST}: non-positive-price" in result.stdout
-    # What works is left alone; what failed is tried again.
+    # What has its last session is left alone; what failed, stopped or was held back is asked for again.
     yahoo.always.clear()
     yahoo.listings["CUT"] = Listing(bars(SESSIONS))
     again = call("ingest", job)
     assert again.exit_code == 3
     assert totals(again.stdout)["added"] == len(SESSIONS)
-    assert totals(again.stdout)["fresh"] == 3
+    assert totals(again.stdout)["fresh"] == 1
+
+
+def test_a_bar_that_comes_late_is_fetched_by_the_next_ingest_of_the_evening(
+    yahoo: YahooServer, tmp_path: Path
+) -> None:
+    yahoo.listings["AAPL"] = Listing(bars(SESSIONS[:-1]))
+    job = yahoo_job(tmp_path, "AAPL")
+    assert totals(done("ingest", job))["added"] == len(SESSIONS) - 1
+    yahoo.listings["AAPL"] = Listing(bars(SESSIONS))
+    assert totals(done("ingest", job))["added"] == 1
+    assert totals(done("ingest", job))["fresh"] == 1
 
 
 def test_a_yahoo_that_refuses_is_left_alone_and_gone_back_to(yahoo: YahooServer, tmp_path: Path) -> None:

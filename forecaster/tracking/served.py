@@ -51,8 +51,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         Raises
         ------
         SymbolError
-            If the prices of a symbol fail the checks that every job makes: too few, twice the same session, a
-            price that is not positive.
+            If the prices of a symbol fail the checks that every job makes: too few, twice the same session,
+            too many that cannot be true.
         """
         del context, params
         job = self.saved.job
