@@ -79,7 +79,8 @@ def _take(path: Path, temporary: Path) -> None:
         except sqlite3.DatabaseError as error:
             damage = str(error)
         if damage != "ok":
-            raise LedgerError(f"the backup {path} cannot be used: {damage}; take an older one")
+            said = damage.strip().splitlines()[-1]
+            raise LedgerError(f"the backup {path} cannot be used: {said}; take an older one")
         _copy_file(source, temporary)
     Database(sqlite_url(temporary), _PATIENCE).close()
     _settle(temporary)

@@ -50,7 +50,7 @@ def parsed(url: str | Path | URL) -> URL:
         return sqlite_url(Path(url))
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         # Not shown: it may hold a password.
         raise LedgerError(
             "the URL of the ledger cannot be read; write a path, or postgresql://user@host/database"

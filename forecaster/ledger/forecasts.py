@@ -75,6 +75,10 @@ def issue(
     issued_at: datetime.datetime,
 ) -> Issued:
     """Record forecasts; see `forecaster.ledger.Ledger.issue`."""
+    if known_at is not None and known_at.tzinfo is None:
+        raise ParameterError(
+            f"`known_at` has a time zone. Received: {known_at.isoformat()}; take it from the store"
+        )
     checked = _checked(table, run.as_of)
     new = 0
     with database.writing() as connection:
@@ -125,7 +129,7 @@ def _checked(table: pd.DataFrame, as_of: datetime.date) -> pd.DataFrame:
         texts = columns[name].map(lambda value: isinstance(value, str) and value != "")
         if not texts.all():
             raise ParameterError(
-                f"`{name}` is a text that is not empty. Received: {columns[name][~texts].iloc[0]!r}"
+                f"`{name}` is a text that is not empty. Received: {columns[name][~texts].tolist()[0]!r}"
             )
     if columns["late"].dtype != bool:
         raise ParameterError(

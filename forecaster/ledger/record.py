@@ -53,7 +53,7 @@ def pending_outcomes(connection: Connection, job: str, since: datetime.date) -> 
         select(*(forecasts.c[name] for name in KEY))
         .select_from(forecasts)
         .join(tracks, tracks.c.id == forecasts.c.track_id)
-        .where(forecasts.c.track_id.in_(_track_ids(connection, job)), forecasts.c.origin >= since, ~known)
+        .where(forecasts.c.track_id.in_(list(_models(connection, job))), forecasts.c.origin >= since, ~known)
         .distinct()
         .order_by(*(forecasts.c[name] for name in KEY))
     ).all()
@@ -62,9 +62,10 @@ def pending_outcomes(connection: Connection, job: str, since: datetime.date) -> 
     return table
 
 
-def _track_ids(connection: Connection, job: str) -> list[int]:
-    query = select(tracks.c.id).join(jobs).where(jobs.c.name == job)
-    return list(connection.execute(query).scalars())
+def _models(connection: Connection, job: str) -> dict[int, str]:
+    """Names of a job's models by the id of their track."""
+    query = select(tracks.c.id, tracks.c.model).join(jobs).where(jobs.c.name == job)
+    return {row.id: row.model for row in connection.execute(query)}
 
 
 def record_outcomes(
@@ -135,11 +136,7 @@ def _score(connection: Connection, job: str, checked: pd.DataFrame) -> int:
     from forecaster.scores import row_scores
 
     wanted = pd.MultiIndex.from_frame(checked[KEY].assign(origin=pd.to_datetime(checked["origin"])))
-    ids = dict(
-        connection.execute(select(tracks.c.model, tracks.c.id).join(jobs).where(jobs.c.name == job))
-        .tuples()
-        .all()
-    )
+    ids = {model: track_id for track_id, model in _models(connection, job).items()}
     count = 0
     # An origin at a time: a year of forecasts that waited for their outcome would not fit into memory.
     for origin in sorted(set(checked["origin"])):
@@ -201,17 +198,13 @@ def track_record(
     averages = [func.avg(scores.c[name]).label(name) for name in SCORES]
     spans = [] if by_origin else [func.min(scores.c.origin), func.max(scores.c.origin)]
     query = select(*group, func.count(), *spans, *averages).group_by(*group).order_by(*group)
-    ids = dict(
-        connection.execute(select(tracks.c.id, tracks.c.model).join(jobs).where(jobs.c.name == job))
-        .tuples()
-        .all()
-    )
-    rows = connection.execute(_of(query, list(ids), start, end)).all()
+    models = _models(connection, job)
+    rows = connection.execute(_of(query, list(models), start, end)).all()
     origins = ["origin"] if by_origin else ["first_origin", "last_origin"]
     first = ["model", "horizon", *(["origin"] if by_origin else [])]
     columns = [*first, "forecasts", *([] if by_origin else origins), *SCORES]
     table = pd.DataFrame(rows, columns=columns)
-    table["model"] = table["model"].map(ids).astype(object)
+    table["model"] = table["model"].map(models).astype("str")
     for name in origins:
         table[name] = pd.to_datetime(table[name]).astype("datetime64[ms]")
     kinds = dict.fromkeys(SCORES, "float64") | dict.fromkeys(("horizon", "forecasts"), "int64")
@@ -224,7 +217,7 @@ def read_scores(
     """Read scores; see `forecaster.ledger.Ledger.scores`."""
     columns = [scores.c[name] for name in (*KEY, *SCORES)]
     query = select(tracks.c.model, *columns).join(tracks, tracks.c.id == scores.c.track_id)
-    rows = connection.execute(_of(query, _track_ids(connection, job), start, end)).all()
+    rows = connection.execute(_of(query, list(_models(connection, job)), start, end)).all()
     table = pd.DataFrame(rows, columns=["model", *KEY, *SCORES])
     table["origin"] = pd.to_datetime(table["origin"]).astype("datetime64[ms]")
     table = table.astype(dict.fromkeys(SCORES, "float64") | {"horizon": "int64"})

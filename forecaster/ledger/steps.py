@@ -292,15 +292,15 @@ def run_status(database: Database, job: str | None, evenings: int) -> pd.DataFra
             wanted, query = wanted.where(jobs.c.name == job), query.where(jobs.c.name == job)
         sessions = connection.execute(wanted).scalars().all()
         if not sessions:
-            return pd.DataFrame(columns=_STATUS)
+            return pd.DataFrame(columns=list(_STATUS))
         rows = connection.execute(
             query.where(runs.c.as_of >= sessions[-1]).order_by(jobs.c.name, runs.c.as_of, steps.c.id)
         ).all()
         dead = {
             row.id for row in rows if row.status == "running" and _held(database, connection, row) is None
         }
-    table = pd.DataFrame([tuple(row._mapping[name] for name in ("id", *_STATUS_COLUMNS)) for row in rows])
-    table.columns = pd.Index(["id", *_STATUS])
+    values = [tuple(row._mapping[name] for name in ("id", *_STATUS_COLUMNS)) for row in rows]
+    table = pd.DataFrame(values, columns=["id", *_STATUS])
     table["as_of"] = pd.to_datetime(table["as_of"])
     died = table["id"].isin(dead)
     table.loc[died, "reason"] = [_died(row) for row in rows if row.id in dead]
