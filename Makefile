@@ -1,7 +1,7 @@
 # `make` lists the targets. `make run` and `make test` need nothing but Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all lint check docs bench bench-store setup setup-dev setup-peers lock lock-peers clean
+.PHONY: help run test test-all lint check docs bench bench-skill bench-store setup setup-dev setup-peers lock lock-peers clean
 
 # Refused in one line, here, before a recipe starts: a recipe that fails adds a line of make's own.
 refusal = $(shell PYTHON='$(PYTHON)' .ci/find-python 2>&1 >/dev/null)
@@ -40,6 +40,9 @@ docs: setup ## draw the pictures of docs/ anew
 
 bench: setup-dev setup-peers ## measure speed and memory beside the peers; arguments in ARGUMENTS, such as --quick
 	.venv/bin/python tests/benchmarks/speed.py $(ARGUMENTS)
+
+bench-skill: setup-dev ## hold all models against each other on 20 stocks, 2005 to 2022; arguments in ARGUMENTS
+	.venv/bin/python tests/benchmarks/bench_skill.py $(ARGUMENTS)
 
 bench-store: setup-dev ## measure the price store with 75 million rows; arguments in ARGUMENTS, such as --rounds 3
 	.venv/bin/python tests/benchmarks/bench_store.py $(ARGUMENTS)
