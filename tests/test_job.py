@@ -112,19 +112,16 @@ def test_wrong_settings_of_stores_and_calendars(text: str, message: str) -> None
     assert "secret" not in str(caught.value)
 
 
-COMBINATION = "[{kind: zero}, {kind: ewma_fhs}, {kind: combination, members: %s}]"
+COMBINATION = "[{kind: zero}, {kind: historical}, {kind: combination, members: %s}]"
 
 
 def test_a_combination_and_a_market_name_what_is_there() -> None:
-    text = MINIMAL.replace("[{kind: zero}]", COMBINATION % "[zero, ewma_fhs]")
+    text = MINIMAL.replace("[{kind: zero}]", COMBINATION % "[zero, historical]")
     job = parse_job(text + "market: WTI\nvariance: range\n", "job.yaml")
-    assert job.models[2].description == "average of zero and ewma_fhs"
+    assert job.models[2].description == "average of zero and historical"
     assert (job.market, job.variance) == ("WTI", "range")
     members = job.build("combination").members  # type: ignore[attr-defined]
-    assert [type(member).__name__ for member in members.values()] == [
-        "HistoricalForecaster",
-        "EwmaForecaster",
-    ]
+    assert {name: member.centred for name, member in members.items()} == {"zero": True, "historical": False}
 
 
 @pytest.mark.parametrize(
@@ -132,9 +129,9 @@ def test_a_combination_and_a_market_name_what_is_there() -> None:
     [
         ("market: WTU\n", "market: 'WTU' is none of the symbols; did you mean 'WTI'? (allowed: SP500"),
         (
-            "models: " + COMBINATION % "[zero, ewma_fsh]",
-            "models[2]: members of a combination are models that stand before it; received 'ewma_fsh'; did "
-            "you mean 'ewma_fhs'? (allowed: zero, ewma_fhs)",
+            "models: " + COMBINATION % "[zero, historic]",
+            "models[2]: members of a combination are models that stand before it; received 'historic'; did "
+            "you mean 'historical'? (allowed: zero, historical)",
         ),
         ("models: " + COMBINATION % "[zero, combination]", "stand before it; received 'combination'"),
         ("models: " + COMBINATION % "[zero, zero]", "members are distinct"),
@@ -153,11 +150,14 @@ def test_warm_up_is_the_lookback_or_the_most_that_any_model_asks_for() -> None:
 
     assert warm_up("[{kind: ridge, lags: 9}, {kind: zero}]") == 32
     assert warm_up("[{kind: ridge, lags: 39}, {kind: zero}]") == 39
-    assert warm_up(f"[{{kind: ridge, lags: 9}}, {CONVOLUTION}]", 16) == 16
+    # The linear model beside a convolution looks back 250 sessions.
+    assert warm_up(f"[{{kind: ridge, lags: 9}}, {CONVOLUTION}]", 16) == 250
+    assert warm_up(f"[{CONVOLUTION}]", 300) == 300
     lagged = "{kind: convolution, strategy: {kind: lagged, lags: [0, 21, 3]}}"
-    assert warm_up(f"[{lagged}, {{kind: zero}}]", 40) == 61
-    text = MINIMAL.replace("[{kind: zero}]", f"[{lagged}]") + "horizons: [1, 10]\n"
-    assert parse_job(text, "job.yaml").minimum_sessions == 32 + 21 + 10 + 1
+    assert warm_up(f"[{lagged}, {{kind: zero}}]", 240) == 261
+    assert warm_up("[{kind: mlp}, {kind: ridge, lags: 260}]") == 260
+    text = MINIMAL.replace("[{kind: zero}]", f"[{lagged}]") + "horizons: [1, 10]\nlookback: 240\n"
+    assert parse_job(text, "job.yaml").minimum_sessions == 240 + 21 + 10 + 1
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

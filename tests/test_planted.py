@@ -28,7 +28,7 @@ models:
   - kind: convolution
     kernel: 3
     strategy: {kind: lagged, rows: 3}
-    training: {epochs: 2}
+    training: {epochs: 2, seeds: 1}
 """
 SESSIONS = 2600
 SERIES = 4

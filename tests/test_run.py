@@ -27,7 +27,7 @@ models:
     name: lagged
     kernel: 3
     strategy: {{kind: lagged}}
-    training: {{epochs: 2}}
+    training: {{epochs: 2, seeds: 1}}
 workspace: {workspace}
 """
 
