@@ -324,6 +324,10 @@ def change(**columns: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
         (change(**{"q0.5": math.nan}), "finite everywhere"),
         (change(**{"q0.5": 9.0}), "quantiles do not cross"),
         (change(close=math.inf), "the close of a forecast is finite. Received: one of S0000"),
+        (
+            change(tail_low=-1.0, tail_high=1.0, variance=math.nan),
+            "states both tails and the variance, or none",
+        ),
         (change(symbol=700), "`symbol` is a text that is not empty. Received: 700"),
         (change(model=""), "`model` is a text that is not empty. Received: ''"),
         (change(model_version=3), "`model_version` is a text that is not empty. Received: 3"),
@@ -354,9 +358,7 @@ def test_a_time_without_a_zone_is_refused(tmp_path: Path) -> None:
             ledger.issue(run, table(1), data_version="1", known_at=naive, code_version="1")
 
 
-def gathered(
-    target: Callable[..., None], arguments: list[tuple[Any, ...]], timeout: float = 120
-) -> list[Any]:
+def gathered(target: Callable[..., None], arguments: list[tuple[Any, ...]], timeout: float = 60) -> list[Any]:
     """Run processes to their end; what they answered."""
     answers = PROCESSES.Queue()
     processes = [PROCESSES.Process(target=target, args=(*one, answers)) for one in arguments]
@@ -485,6 +487,12 @@ def test_a_locked_ledger_is_waited_for_and_then_said(url: str) -> None:
         timer.start()
         start(ledger)
         timer.join()
+        with (
+            ledger._database.writing(),
+            Ledger.open(url, wait=0.2) as second,
+            pytest.raises(LedgerBusyError, match=r"is locked: .* for more than 0.2 s"),
+        ):
+            issue(second, start(second), table(1))
 
 
 @pytest.fixture
@@ -525,9 +533,9 @@ def test_a_full_disk_loses_nothing_that_was_recorded(small_disk: Path) -> None:
 # ------------------------------------------------------------------------------------------------- steps
 
 
-def attempts(ledger: Ledger) -> list[tuple[str, int, str, Any]]:
-    rows = ledger.status()[["step", "attempt", "status", "reason"]].itertuples(index=False)
-    return [(row.step, row.attempt, row.status, None if pd.isna(row.reason) else row.reason) for row in rows]
+def attempts(ledger: Ledger) -> list[tuple[Any, ...]]:
+    rows = ledger.status()[["step", "attempt", "status", "reason"]].astype(object)
+    return [tuple(row) for row in rows.where(rows.notna(), None).to_numpy().tolist()]
 
 
 def test_a_step_is_done_once_and_what_went_wrong_is_kept(ledger: Ledger) -> None:
@@ -826,7 +834,7 @@ def test_events_and_alerts_are_recorded_once(ledger: Ledger) -> None:
             "us", as_of=SESSION, event="promoted", model="gjr", version="2", reason=reason
         )
     assert list(ledger.model_events("us")["reason"]) == ["first"]
-    alert = {"as_of": SESSION, "check": "coverage"}
+    alert: dict[str, Any] = {"as_of": SESSION, "check": "coverage"}
     assert ledger.record_alert("us", state="warn", reason="narrow", **alert)
     assert not ledger.record_alert("us", state="warn", reason="narrower", **alert)
     assert ledger.record_alert("us", state="fail", reason="broken", **alert)

@@ -36,7 +36,6 @@ SCHEMA = "0001"
 """The newest revision among the migrations."""
 
 _ADVISORY_LOCK = 0x666F7265  # any number that all ledgers share
-_MAXIMUM_PARAMETERS = 30_000
 
 
 def sqlite_url(path: Path) -> URL:

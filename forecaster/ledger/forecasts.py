@@ -155,6 +155,13 @@ def _checked(table: pd.DataFrame, as_of: datetime.date) -> pd.DataFrame:
     if not np.isfinite(numbers[:, 0]).all():
         symbol = columns["symbol"][~np.isfinite(numbers[:, 0])].iloc[0]
         raise ParameterError(f"the close of a forecast is finite. Received: one of {symbol} that is not")
+    stated = np.isfinite(numbers[:, [NUMBERS.index(name) for name in TAIL_COLUMNS]])
+    partly = stated.any(axis=1) & ~stated.all(axis=1)
+    if partly.any():
+        raise ParameterError(
+            f"a forecast states both tails and the variance, or none of them. Received: "
+            f"{columns['symbol'][partly].iloc[0]}, which lacks some"
+        )
     # SQLite knows no negative zero; the ledger says the same everywhere.
     sound = pd.DataFrame(numbers + 0.0, columns=list(NUMBERS))
     return pd.concat([columns, sound], axis=1).sort_values(["model", "model_version", *KEY])
