@@ -14,7 +14,7 @@ from planted import garch, prices
 from forecaster.errors import NotFittedError, ParameterError
 from forecaster.kernels import Parallel
 from forecaster.liftings import CalendarFold, Column, Lagged, Replicate, Row, Spectrogram
-from forecaster.models.convolution.chunks import check_runs, cut_chunks, runs_of
+from forecaster.models.convolution.chunks import MOST_ROWS, check_runs, cut_chunks, find_blocks, runs_of
 from forecaster.models.convolution.geometry import KernelConvolution, KernelNormalization
 from forecaster.models.convolution.inputs import network_channels
 from forecaster.models.convolution.layers import KernelStack
@@ -94,6 +94,32 @@ def test_each_epoch_is_cut_elsewhere_and_each_seed_repeats() -> None:
 def test_no_origins_give_no_chunks() -> None:
     runs = runs_of(np.empty(0, dtype=np.int64), np.array([0, 10]))
     assert cut_chunks(runs, 64, 4, np.random.default_rng(0)).shape == (0, 4, 3)
+
+
+def test_rows_that_32_bits_cannot_count_are_refused_before_they_wrap_around() -> None:
+    held = np.array([[MOST_ROWS - 10, MOST_ROWS - 1]])
+    chunks = cut_chunks(held, 64, 4, np.random.default_rng(0))
+    assert chunks[..., 0].min() > MOST_ROWS - 100
+    expected = f"at most {MOST_ROWS} rows; split it. Received: {MOST_ROWS + 1}."
+    with pytest.raises(ParameterError, match=expected):
+        cut_chunks(held + 1, 64, 4, np.random.default_rng(0))
+    offsets = np.array([0, MOST_ROWS])
+    assert find_blocks(np.array([MOST_ROWS - 1]), offsets, 16, 2048)[0] < MOST_ROWS
+    with pytest.raises(ParameterError, match=expected):
+        find_blocks(np.array([20]), offsets + 1, 16, 2048)
+
+
+@pytest.mark.parametrize("length", [64, 65, 255, 256])
+@pytest.mark.parametrize("origins", [1, 2, 63, 64, 65, 255, 256, 257])
+def test_runs_of_one_origin_of_a_chunk_and_of_one_more(origins: int, length: int) -> None:
+    """Wherever the cut falls: runs of the lengths at which an origin would be lost or counted twice."""
+    runs = np.array([[7, 6 + origins], [1000, 999 + origins], [2000, 2000]])
+    for seed in range(40):
+        chunks = cut_chunks(runs, length, 4, np.random.default_rng(seed)).reshape(-1, 3)
+        counted = np.concatenate([np.arange(first, last + 1) for _, first, last in chunks])
+        assert np.array_equal(np.sort(counted), np.concatenate([np.arange(a, b + 1) for a, b in runs]))
+        assert (chunks[:, 0] <= chunks[:, 1]).all()
+        assert (chunks[:, 2] < chunks[:, 0] + length).all()
 
 
 @pytest.mark.parametrize(
@@ -445,6 +471,58 @@ def test_blocks_are_bounded_and_cover_every_origin() -> None:
     )
 
 
+SCORED_LENGTHS = (2500, 1, 40, 5000)
+SCORED_OFFSETS = np.concatenate([[0], np.cumsum(SCORED_LENGTHS)])
+SCORED_DATA = Data.of(draws(12, int(SCORED_OFFSETS[-1]), 2), features=draws(13, int(SCORED_OFFSETS[-1]), 2))
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1, 3, 200, 3000]), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_any_selection_of_origins_is_scored_as_each_of_them_is(seed: int, count: int, near: bool) -> None:
+    """Of series shorter than a window too, in any order, with gaps, and some more than once."""
+    trainer = made("row")
+    weights = some_weights(trainer)
+    positions = np.concatenate([np.arange(length) for length in SCORED_LENGTHS])
+    every = np.flatnonzero(positions >= trainer.network.sessions - 1)
+    whole = np.full((len(positions), trainer.network.outputs), np.nan, dtype=np.float32)
+    whole[every] = trainer.score(weights, SCORED_DATA, every, SCORED_OFFSETS, STATISTICS)
+    generator = np.random.default_rng(seed)
+    rows = generator.choice(every[: 2 * count] if near else every, count)
+    outputs = trainer.score(weights, SCORED_DATA, rows, SCORED_OFFSETS, STATISTICS)
+    np.testing.assert_allclose(outputs, whole[rows], rtol=2e-5, atol=2e-5)
+
+
+def test_an_origin_there_twice_does_not_hide_that_another_is_missing() -> None:
+    trainer = made("row")
+    rows = np.arange(100, 400)
+    rows[200] = rows[199]
+    expected = trainer.score(
+        some_weights(trainer), SCORED_DATA, np.arange(100, 400), SCORED_OFFSETS, STATISTICS
+    )
+    outputs = trainer.score(some_weights(trainer), SCORED_DATA, rows, SCORED_OFFSETS, STATISTICS)
+    assert np.array_equal(outputs, expected[rows - 100])
+
+
+def test_one_origin_of_one_series_is_learned_and_scored() -> None:
+    trainer = made("row")
+    sessions = trainer.network.sessions
+    data = Data.of(CHANNELS[:sessions], OBSERVED[:sessions], FEATURES[:sessions])
+    offsets, row = np.array([0, sessions]), np.array([sessions - 1])
+    more: dict[str, Any] = {"constants": (BASE, TYPICAL), "statistics": STATISTICS}
+    weights = trainer.fit(data, runs_of(row, offsets), Schedule(epochs=5), 0, **more)
+    assert np.abs(weights - trainer.function.first_weights(0)).max() > 1e-3
+    assert np.isfinite(trainer.score(weights, data, row, offsets, STATISTICS)).all()
+
+
+def test_features_alone_are_scored_in_few_calls() -> None:
+    trainer = trainer_of(Network(None, 1, (), channels=2, outputs=3, features=2, dense=4), OBJECTIVE, 64)
+    weights, rows = some_weights(trainer), np.arange(7500)
+    blocks = list(trainer.score_blocks(weights, SCORED_DATA, rows, SCORED_OFFSETS, STATISTICS))
+    assert len(blocks) == 1
+    one = trainer.score(weights, SCORED_DATA, rows[:1], SCORED_OFFSETS, STATISTICS)
+    np.testing.assert_allclose(blocks[0][1][:1], one, rtol=2e-5)
+
+
 # --- sharing ------------------------------------------------------------------------------------------------
 
 
@@ -497,6 +575,23 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert np.abs((dropped - plain).mean(axis=(0, 1))).max() < 0.05
 
 
+def test_dropout_drops_others_at_each_step_and_for_each_seed() -> None:
+    """The same chunk again and again, at a rate of zero: losses differ by what is dropped alone."""
+    trainer, plain = made("row", dropout=0.3), made("row")
+    chunks = cut_chunks(runs_of(np.arange(20, 80), OFFSETS), 64, 4, np.random.default_rng(0))[:1]
+    again, rates = np.repeat(chunks, 4, axis=0), np.zeros(4, dtype=np.float32)
+
+    def losses(of: Trainer, seed: int) -> list[float]:
+        fixed: dict[str, Any] = {"constants": (BASE, TYPICAL), "statistics": STATISTICS, "dropout_seed": seed}
+        start = of.start(some_weights(of))
+        _, given = of.train(start, panel_data(), again, rates, expected=np.full(4, 60.0), **fixed)
+        return [float(loss) for loss in given]
+
+    assert len(set(losses(trainer, 1) + losses(trainer, 2))) == 8
+    assert losses(trainer, 1) == losses(trainer, 1)
+    assert len(set(losses(plain, 1) + losses(plain, 2))) == 1
+
+
 # --- the forecaster -----------------------------------------------------------------------------------------
 
 
@@ -505,7 +600,13 @@ def garch_panel(n: int = 900) -> Panel:
 
 
 def forecaster(**changes: Any) -> ConvolutionForecaster:
-    settings = {"epochs": 1, "chunk": 64, "chunks_per_step": 4, "learning_rate": 2e-3, "weight_decay": 1e-3}
+    settings: dict[str, Any] = {
+        "epochs": 1,
+        "chunk": 64,
+        "chunks_per_step": 4,
+        "learning_rate": 2e-3,
+        "weight_decay": 1e-3,
+    }
     settings |= {"dropout": 0.2, "seeds": 1, "warm_start": False, "seed": 7, "dense": 8, "lookback": 20}
     settings |= {"anchor": "ewma", "refit_every": 1, "half_life": 8.0}
     network = {"strategy": Lagged(lags=(0, 1, 5)), "layers": layers(((3, 3), (1, 1)), ((1, 3), (1, 2)))}

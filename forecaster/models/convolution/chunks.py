@@ -15,6 +15,7 @@ from forecaster.errors import ParameterError
 __all__ = [
     "FEWEST_CHUNKS",
     "LONGEST_CHUNK",
+    "MOST_ROWS",
     "SHORTEST_CHUNK",
     "check_runs",
     "cut_chunks",
@@ -30,6 +31,8 @@ FEWEST_CHUNKS = 4
 """Chunks of a step, below which its origins resemble each other too much."""
 LONGEST_CHUNK = 256
 """Beyond, the origins of one step resemble each other too much, and nothing is gained."""
+MOST_ROWS = 2**31 - 2**12
+"""Rows of a panel: compiled programs count them, and some beyond a chunk or a block, in 32 bits."""
 
 
 def runs_of(rows: Rows, offsets: Rows) -> Rows:
@@ -70,6 +73,14 @@ def runs_of(rows: Rows, offsets: Rows) -> Rows:
     first = ordered[np.concatenate([[True], breaks])]
     last = ordered[np.concatenate([breaks, [True]])]
     return np.stack([first, last], axis=1)
+
+
+def _require_countable(rows: int) -> None:
+    """Refuse rows that would wrap around to others, without a word, where they are counted in 32 bits."""
+    if rows > MOST_ROWS:
+        raise ParameterError(
+            f"a panel that networks run over has at most {MOST_ROWS} rows; split it. Received: {rows}."
+        )
 
 
 def check_runs(runs: Rows, offsets: Rows, sessions: int) -> None:
@@ -122,9 +133,15 @@ def cut_chunks(
         First row of each chunk, and its first and last counted row; the first row of the chunk may lie before
         its run, and even before the panel. The last step is filled with chunks that count nothing: their last
         counted row lies before the first.
+
+    Raises
+    ------
+    ParameterError
+        For rows beyond `MOST_ROWS`.
     """
     if not len(runs):
         return np.empty((0, per_step, 3), dtype=np.int32)
+    _require_countable(int(runs[:, 1].max()) + 1)
     first, last = runs[:, 0], runs[:, 1]
     start = first - generator.integers(0, length, len(runs))
     pieces = (last - start) // length + 1
@@ -147,7 +164,7 @@ def find_blocks(rows: Rows, offsets: Rows, sessions: int, length: int) -> tuple[
     Parameters
     ----------
     rows : ndarray of shape (n_origins,)
-        Increasing.
+        In order.
     offsets : ndarray of shape (n_series + 1,)
     sessions, length : int
         Of a window, and of a block.
@@ -158,9 +175,15 @@ def find_blocks(rows: Rows, offsets: Rows, sessions: int, length: int) -> tuple[
         First row of each block that holds an origin.
     cuts : ndarray of shape (n_blocks + 1,)
         Block k holds the origins from ``cuts[k]`` to ``cuts[k + 1]``, the latter left out.
+
+    Raises
+    ------
+    ParameterError
+        When a row lies in no series or has too few sessions up to it, or the panel has more than `MOST_ROWS`.
     """
     if not len(rows):
         return np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    _require_countable(int(offsets[-1]))
     number = -(-np.diff(offsets) // length)
     series = np.repeat(np.arange(len(number)), number)
     within = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)

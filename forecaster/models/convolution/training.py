@@ -46,8 +46,6 @@ SCORING_BLOCK = 2048
 """Origins that are scored as one series."""
 SCORING_GROUP = 8
 """Blocks of one call: few enough that their activations take some megabytes only."""
-WINDOWS_AT_ONCE = 256
-"""Windows of one call, where origins lie too far apart for blocks."""
 
 
 class Data(NamedTuple):
@@ -122,7 +120,7 @@ class Schedule:
     learning_rate : float
         Peak of the cosine schedule of AdamW.
     weight_decay : float
-        Of AdamW.
+        Of AdamW, on every weight, biases and scales of a normalization too, as Keras has it by default.
     warm_up : int
         Steps in which the rate rises.
     """
@@ -172,6 +170,7 @@ class Trainer:
             raise ParameterError(
                 f"a chunk holds {SHORTEST_CHUNK} to {LONGEST_CHUNK} origins. Received: {chunk}."
             )
+        runtime.repeat_to_the_bit()
         self.network, self.objective, self.chunk = network, objective, chunk
         self.function = NetworkFunction(network)
         self.traces: Counter[tuple[str, int]] = Counter()
@@ -295,7 +294,6 @@ class Trainer:
         Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2, with the
         epsilon where Keras has it.
         """
-        runtime.repeat_to_the_bit()
         *after, losses = self._train(chunks.shape[1])(
             *state,
             *self._checked(data, "observed"),
@@ -466,7 +464,8 @@ class Trainer:
         weights : ndarray of shape (size,)
         data : Data
         rows : ndarray of shape (n_origins,)
-            Flat rows of the origins, in any order; each has the sessions of one window up to it.
+            Flat rows of the origins, in any order, some perhaps more than once; each has the sessions of one
+            window up to it.
         offsets : ndarray of shape (n_series + 1,)
             Where the series of the panel begin.
         statistics : ndarray of shape (2, features), optional
@@ -523,15 +522,16 @@ class Trainer:
             outputs = compute(np.stack([begins[group], firsts, lasts], axis=1), SCORING_BLOCK)
             for number, block in enumerate(group):
                 part = slice(cuts[block], cuts[block + 1])
-                within: slice | Rows = slice(
-                    firsts[number] - begins[block], lasts[number] - begins[block] + 1
-                )
-                if lasts[number] - firsts[number] + 1 > counts[block]:  # not all of them
-                    within = ordered[part] - begins[block]
+                places = ordered[part] - begins[block]
+                within: slice | Rows = places
+                if (np.diff(places) == 1).all():  # a view, not a copy
+                    within = slice(places[0], places[-1] + 1)
                 yield part if order is None else order[part], outputs[number, within]
         alone = np.flatnonzero(np.repeat(~dense, counts))
-        for start in range(0, len(alone), WINDOWS_AT_ONCE):
-            few = alone[start : start + WINDOWS_AT_ONCE]
+        # As many sessions in a call as blocks have: a network of features alone has windows of one session.
+        at_once = max(SCORING_BLOCK * SCORING_GROUP // self.network.sessions, 1)
+        for start in range(0, len(alone), at_once):
+            few = alone[start : start + at_once]
             outputs = compute(np.repeat(ordered[few, None], 3, axis=1), 1)
             yield few if order is None else order[few], outputs[:, 0]
 
