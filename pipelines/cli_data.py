@@ -78,7 +78,8 @@ def diff(
         job = console.load(config)
         from pipelines.data import data_diff, forecasts_that_saw, issued_forecasts
 
-        moments = (console.parse_moment(since, "--since"), console.parse_moment(until, "--until"))
+        begin = console.parse_moment(since, "--since", begins=True)
+        moments = (begin, console.parse_moment(until, "--until"))
         table = data_diff(job, *moments, console.parse_symbols(symbols))
         shown = {
             "symbol": table["symbol"],
@@ -168,18 +169,20 @@ def compact(
     results: Results = None,
     debug: Debug = False,
 ) -> None:
-    """Merge the files of the store; what the forecasts in --results saw is kept."""
+    """Merge the files of the store; what forecasts in the workspace and in --results saw is kept."""
     with console.errors(debug):
         job = console.load(config)
-        from pipelines.data import compact_data, issued_forecasts
+        from pipelines.data import compact_data
 
-        marks = issued_forecasts(results or [])["known_at"].drop_duplicates()
-        keep = [mark.to_pydatetime() for mark in marks]
-        done = compact_data(job, console.parse_moment(before, "--before"), keep)
+        limit = console.parse_moment(before, "--before", begins=True)
+        compacted = compact_data(job, limit, results or [])
+        done = compacted.done
         print(
             f"{done.files_before} files became {done.files_after}; {done.rows_dropped} rows dropped, "
             f"{done.files_deleted} old files deleted"
         )
+        if compacted.kept:
+            print(f"kept what forecasts of {compacted.kept} earlier times saw")
         for moment in done.lost:
             print(f"warning: what was known at {moment} was dropped before and cannot be kept")
 
@@ -197,9 +200,12 @@ def _show(columns: dict[str, pd.Series], table: pd.DataFrame, output: Path | Non
         except OSError as error:
             raise JobError(f"the table cannot be written to {output}: {error.strerror or error}") from None
     shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for name, values in columns.items():
+    for name in columns:
         shown.add_column(
-            name, justify="left" if values.dtype == object else "right", no_wrap=name != "reason"
+            name,
+            justify="left" if name in ("symbol", "number", "reason") else "right",
+            no_wrap=name not in ("symbol", "reason"),
+            overflow="fold",
         )
     for row in zip(*(values.head(LISTED) for values in columns.values()), strict=True):
         shown.add_row(*(Text(_text(value)) for value in row))

@@ -131,8 +131,11 @@ def parse_date(text: str | None, option: str) -> date | None:
         raise JobError(f"{option} is a date written YYYY-MM-DD. Received: {text!r}") from None
 
 
-def parse_moment(text: str | None, option: str) -> datetime | None:
-    """Read a moment of an option; a date stands for its last moment, and UTC holds where no zone is said."""
+def parse_moment(text: str | None, option: str, *, begins: bool = False) -> datetime | None:
+    """Read a moment of an option; UTC holds where no zone is said.
+
+    A date stands for its last moment or, where something `begins` with it, for its first.
+    """
     if text is None:
         return None
     try:
@@ -141,7 +144,7 @@ def parse_moment(text: str | None, option: str) -> datetime | None:
         raise JobError(
             f"{option} is a moment written YYYY-MM-DDTHH:MM:SS+00:00 or a date. Received: {text!r}"
         ) from None
-    if len(text) == len("YYYY-MM-DD"):
+    if len(text) == len("YYYY-MM-DD") and not begins:
         moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_999)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,7 @@ import pandas as pd
 
 from forecaster.errors import DataError, JobError, SymbolError
 from forecaster.job import Job
+from forecaster.prices.base import did_you_mean
 from forecaster.prices.checks import IMPOSSIBLE, SEVERITIES
 from pipelines.loading import job_calendars, open_store, sessions_since
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from forecaster.prices.store import Compaction
 
 __all__ = [
+    "Compacted",
     "compact_data",
     "data_diff",
     "data_quarantine",
@@ -31,6 +34,22 @@ __all__ = [
 ISSUED = ["symbol", "origin", "known_at"]
 
 
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What tidying the store did.
+
+    Parameters
+    ----------
+    done : Compaction
+        What became of files and rows.
+    kept : int
+        Times before that of which everything known was kept, because forecasts were made then.
+    """
+
+    done: Compaction
+    kept: int
+
+
 def data_status(job: Job, symbols: Sequence[str] = ()) -> pd.DataFrame:
     """State of each symbol in the store, and how far it lies behind its exchange.
 
@@ -41,7 +60,7 @@ def data_status(job: Job, symbols: Sequence[str] = ()) -> pd.DataFrame:
         last one stored; missing where the calendar of the symbol is not known.
     """
     status = open_store(job).status()
-    wanted = tuple(symbols) or job.prices.symbols
+    wanted = _wanted(job, symbols, lambda: status.index)
     if wanted:
         status = status.reindex(pd.Index(wanted, name="symbol"))
         status["sessions"] = status["sessions"].fillna(0).astype("int64")
@@ -60,9 +79,23 @@ def data_status(job: Job, symbols: Sequence[str] = ()) -> pd.DataFrame:
 def data_diff(
     job: Job, since: datetime | None = None, until: datetime | None = None, symbols: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Return what sources changed in history, as `PriceStore.diff` gives it; since ever by default."""
-    start = since or datetime.fromtimestamp(0, UTC)
-    return open_store(job).diff(start, until, tuple(symbols) or job.prices.symbols or None)
+    """Return what sources changed in history, as `PriceStore.diff` gives it; all of it by default."""
+    store = open_store(job)
+    return store.diff(since, until, _wanted(job, symbols, store.symbols))
+
+
+def _wanted(job: Job, symbols: Sequence[str], stored: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:
+    """Return the symbols asked for, else those of the job, else None for all; a mistyped one is an error."""
+    if not symbols:
+        return job.prices.symbols or None
+    known = {*stored(), *job.prices.symbols}
+    for symbol in symbols:
+        if symbol not in known:
+            raise JobError(
+                f"--symbols names symbols of the store or the job; {symbol!r} is none"
+                f"{did_you_mean(symbol, known)}"
+            )
+    return tuple(dict.fromkeys(symbols))
 
 
 def issued_forecasts(folders: Sequence[Path]) -> pd.DataFrame:
@@ -138,7 +171,8 @@ def forecasts_that_saw(restatements: pd.DataFrame, issued: pd.DataFrame) -> pd.D
 
 def data_quarantine(job: Job, symbols: Sequence[str] = ()) -> pd.DataFrame:
     """Sessions that wait for a decision, as `PriceStore.quarantine` gives them."""
-    return open_store(job).quarantine(tuple(symbols) or job.prices.symbols or None)
+    store = open_store(job)
+    return store.quarantine(_wanted(job, symbols, store.symbols))
 
 
 def settle_session(
@@ -169,22 +203,48 @@ def settle_session(
     return store.settle(symbol, session, decision, because)
 
 
-def compact_data(job: Job, before: datetime | None, keep: Sequence[datetime]) -> Compaction:
+def compact_data(job: Job, before: datetime | None, folders: Sequence[Path]) -> Compacted:
     """Merge the files of the store; drop what was known before a time, but for what forecasts saw.
+
+    Kept is what the forecasts in `folders` saw, and those in any folder of results in the workspace.
 
     Parameters
     ----------
     job : Job
     before : datetime or None
         What was known at any time from here on stays; None drops nothing.
-    keep : sequence of datetime
-        Times of which everything known stays: those of issued forecasts.
+    folders : sequence of Path
+        Folders of finished results outside the workspace.
 
     Raises
     ------
     JobError
-        If there are times to keep and nothing is to be dropped.
+        If there are results to keep and nothing is to be dropped.
+    DataError
+        If one of `folders` holds no results, or its prices came from no store.
     """
-    if keep and before is None:
+    if folders and before is None:
         raise JobError("--results says what to keep of what --before drops; give --before too, or neither")
-    return open_store(job).compact(before=before, keep=keep)
+    store = open_store(job)
+    if before is None:
+        return Compacted(store.compact(), 0)
+    marks = {mark.to_pydatetime() for mark in issued_forecasts(folders)["known_at"].drop_duplicates()}
+    marks |= _marks_of(job.workspace, store.url)
+    done = store.compact(before=before, keep=sorted(marks))
+    return Compacted(done, sum(mark < before for mark in marks) - len(done.lost))
+
+
+def _marks_of(workspace: str, url: str) -> set[datetime]:
+    """Collect the times at which the results in a workspace read a store."""
+    marks = set()
+    for path in Path(workspace).rglob("provenance.json"):
+        try:
+            store = json.loads(path.read_text(encoding="utf-8")).get("store")
+            if store and store["url"] == url:
+                marks.add(datetime.fromisoformat(store["known_at"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path}: what its forecasts saw is to be kept, and cannot be read ({error}); repair the "
+                "file, or remove its folder; nothing was dropped"
+            ) from None
+    return marks

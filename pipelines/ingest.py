@@ -102,7 +102,8 @@ def ingest_job(
     progress : callable
         Told how many symbols are done.
     since : date, optional
-        Fetch every symbol from this session on, whatever is stored.
+        Fetch every symbol from this session on, whatever is stored; from before it where sessions would be
+        missing between the stored ones and it.
     symbols : sequence of str
         Some of the job's symbols; all by default.
 
@@ -126,7 +127,6 @@ def ingest_job(
     restatements, held = [], []
     for start in range(0, len(names), BATCH):
         batch = names[start : start + BATCH]
-        moment = datetime.now(UTC)
         stored = _Stored({}, {}, {})
         if exists:
             held_back = store.quarantine(batch, rejected=True)
@@ -147,6 +147,8 @@ def ingest_job(
                 failures[symbol] = reason
         if fetches:
             tolerance = job.prices.tolerance
+            # Not earlier than the last answer: nothing is said to have been known before it was.
+            moment = datetime.now(UTC)
             written = store.write(fetches, fetched_at=moment, source=job.prices.kind, tolerance=tolerance)
             exists = True
             counts.append(written.counts[COUNTS])
@@ -185,8 +187,9 @@ class _Stored:
 
 def _chosen(offered: tuple[str, ...], symbols: Sequence[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(symbols)) or tuple(dict.fromkeys(offered))
+    known = frozenset(offered)
     for symbol in names:
-        if symbol not in offered:
+        if symbol not in known:
             raise JobError(
                 f"--symbols names symbols of the job; {symbol!r} is none{did_you_mean(symbol, offered)}"
             )
@@ -200,6 +203,7 @@ class _Reader:
 
     def __init__(self, job: Job, source: Source, since: date | None, before: pd.DataFrame) -> None:
         self._source, self._since, self._before = source, since, before
+        self._tolerance = job.prices.tolerance
         self._now = datetime.now(UTC)
         self._calendars = job_calendars(job)
         self._off_calendar = off_calendar(job, self._calendars)
@@ -254,11 +258,13 @@ class _Reader:
         if self._stopped:
             raise SymbolError(symbol, f"not tried: {self._stopped}")
         since = self._since
-        if since is None and table is not None and self._known(symbol, "last_full") is not None:
-            since = table.index[-min(REFETCHED, len(table))].date()
+        if table is not None and self._known(symbol, "last_full") is not None:
+            # A later start would leave a hole that no further ingest fills.
+            due = table.index[-min(REFETCHED, len(table))].date()
+            since = min(since or due, due)
         try:
             fetched = source.fetch(symbol, since)
-            if since is not None and self._since is None and _has_new_action(fetched.prices, table):
+            if since is not None and _has_new_action(fetched.prices, table):
                 since, fetched = None, source.fetch(symbol)
         except SourceError as error:
             self._stopped = str(error)
@@ -285,8 +291,9 @@ class _Reader:
         table, codes = stored.tables.get(symbol), stored.settled.get(symbol)
         if table is not None and codes is not None and len(prices):
             # What is as it was, and accepted by a check or a person, or rejected by one, is not judged again.
-            same = _unchanged(table, prices)
-            same = same[(codes.loc[same] == "") | same.isin(stored.rejected.get(symbol, same[:0]))]
+            same = _unchanged(table, prices, self._tolerance)
+            rejected = same[same.isin(stored.rejected.get(symbol, same[:0]))]
+            same = same[(codes.loc[same] == "") | same.isin(rejected)]
             if len(same) == len(prices):
                 return Fetch(prices, window, {}, full, notice), ""
             others = table[~table.index.isin(prices.index)]
@@ -294,14 +301,14 @@ class _Reader:
             frame = pd.concat([others, prices]).sort_index(kind="stable")
             settled = codes.loc[others.index.union(same)]
         else:
-            frame, settled = prices, None
+            frame, settled, rejected = prices, None, prices.index[:0]
         off = self._off_calendar(symbol, pd.DatetimeIndex(frame.index)) if self._off_calendar else None
         inspection = inspect(symbol, frame, 1, off, settled)
         errors = {finding.code: finding for finding in inspection.errors}
         if "duplicate-session" in errors:
             raise SymbolError(symbol, failure_reason([errors["duplicate-session"]]))
         held = inspection.quarantined["codes"]
-        held = held[held.index.isin(prices.index) & ~held.index.isin(stored.rejected.get(symbol, []))]
+        held = held[held.index.isin(prices.index) & ~held.index.isin(rejected)]
         quarantined = dict(zip(pd.DatetimeIndex(held.index).date, held, strict=True))
         fetch = Fetch(prices, window, quarantined, full, notice)
         # Its rows are stored all the same, in quarantine: that is where they are looked at.
@@ -309,12 +316,12 @@ class _Reader:
         return fetch, many.reason if many else ""
 
 
-def _unchanged(table: pd.DataFrame, prices: pd.DataFrame) -> pd.Index:
-    """Sessions whose rows are stored as they are fetched."""
+def _unchanged(table: pd.DataFrame, prices: pd.DataFrame, tolerance: float) -> pd.Index:
+    """Sessions whose rows are stored as they are fetched, as the store will see it."""
     both = table.index.intersection(prices.index)
     columns = list(PRICE_COLUMNS)
     old, new = (each.loc[both, columns].to_numpy(np.float64) for each in (table, prices))
-    same: pd.Index = both[np.isclose(old, new, rtol=1e-6, atol=0.0, equal_nan=True).all(axis=1)]
+    same: pd.Index = both[np.isclose(old, new, rtol=tolerance, atol=0.0, equal_nan=True).all(axis=1)]
     return same
 
 

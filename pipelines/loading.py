@@ -22,11 +22,11 @@ from forecaster.prices.base import (
     did_you_mean,
     load_prices,
 )
-from forecaster.windows import Panel
 
 if TYPE_CHECKING:
     from forecaster.calendars import Calendars
     from forecaster.prices.store import PriceStore
+    from forecaster.windows import Panel
 
 STOPPED_AFTER = 10
 """Sessions of the others after which a series counts as stopped."""
@@ -204,6 +204,9 @@ def load_data(
         prices = load_prices(source, (), minimum_sessions, off_calendar(job, job_calendars(job)))
     if not prices.frames:
         raise _nothing_usable(prices.failures, as_of)
+    # Imports scipy.signal, which takes seconds: the commands of the store do without.
+    from forecaster.windows import Panel
+
     panel = Panel.from_prices(prices.frames, job.returns, job.market, variance=job.variance)
     findings = prices.findings + _stopped(panel)
     if known is not None and not known.point_in_time:

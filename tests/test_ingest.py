@@ -10,6 +10,7 @@ import random
 import re
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -270,6 +271,75 @@ def test_some_symbols_and_some_sessions_alone(tmp_path: Path) -> None:
     assert totals(done("ingest", job)) == {"symbols": 2, "fetched": 2, "added": 230}
 
 
+def test_a_rejected_session_that_changes_is_judged_again(tmp_path: Path) -> None:
+    """A decision is about the numbers that were looked at; others are judged like any that come."""
+    job, table = write_job(tmp_path), history("A")
+    right = table["close"].copy()
+    table.loc[50, "close"], table.loc[60, "close"] = -36.98, 100 * right[60]
+    write_prices(tmp_path, table)
+    done("ingest", job)
+    for row in (50, 60, 70):
+        done("data", "reject", job, "A", table.loc[row, "session"])
+    # Another impossible number, another slip, and a change in the ninth digit of what a person rejected.
+    table.loc[50, "close"], table.loc[60, "close"] = -37.0, 100 * right[60] + 1
+    table.loc[70, "close"] = right[70] * (1 + 2e-7)
+    write_prices(tmp_path, table)
+    second = done("ingest", job)
+    assert totals(second) == {"symbols": 1, "fetched": 1, "changed": 3, "quarantined": 2}
+    assert "quarantined A 2024-03-11: non-positive-price" in second
+    assert "quarantined A 2024-03-25: unit-slip" in second
+    table.loc[50, "close"], table.loc[60, "close"] = right[50], right[60]
+    write_prices(tmp_path, table)
+    assert totals(done("ingest", job)) == {"symbols": 1, "fetched": 1, "changed": 2}
+    assert stored(tmp_path)["A"]["close"].tolist() == table["close"].tolist()
+
+
+def test_tidying_keeps_what_forecasts_saw_without_being_told(tmp_path: Path) -> None:
+    job, table = write_job(tmp_path), history("A")
+    write_prices(tmp_path, table)
+    done("ingest", job)
+    results = tmp_path / "workspace" / "desk"
+    done("forecast", job, "--output", results)
+    known_at = json.loads((results / "provenance.json").read_text())["store"]["known_at"]
+    for step in (1, 2):
+        table.loc[50, "close"] += step
+        write_prices(tmp_path, table)
+        done("ingest", job)
+    now = datetime.datetime.now(datetime.UTC)
+    # A day begins with its first moment: nothing of today is dropped, and all of it is listed.
+    assert "; 0 rows dropped" in done("data", "compact", job, "--before", f"{now:%Y-%m-%d}")
+    assert done("data", "diff", job, "--since", f"{now:%Y-%m-%d}").count("2024-03-11") == 2
+    tidied = done("data", "compact", job, "--before", now.isoformat())
+    assert "; 1 rows dropped" in tidied
+    assert "kept what forecasts of 1 earlier times saw" in tidied
+    done("forecast", job, "--output", tmp_path / "again", "--known-at", known_at)
+    name = "forecasts.parquet"
+    assert (tmp_path / "again" / name).read_bytes() == (results / name).read_bytes()
+    # What is left can be listed without knowing since when.
+    assert "2024-03-11" not in done("data", "diff", job)
+    (results / "provenance.json").write_text("{")
+    assert "what its forecasts saw is to be kept, and cannot be read" in complaint(
+        "data", "compact", job, "--before", now.isoformat()
+    )
+
+
+def test_tables_name_every_symbol_and_no_stranger(tmp_path: Path) -> None:
+    names = ["S" * 200, "../x", "=cmd()", "<b>", "[red]", "aapl"]
+    job = write_job(tmp_path)
+    write_prices(tmp_path, *(history(name) for name in names))
+    done("ingest", job)
+    status = done("data", "status", job)
+    for name in names[1:]:
+        assert re.search(rf"^{re.escape(name)} +120 2024-01-01 2024-06-14 ", status, re.MULTILINE)
+    # The name takes several lines, and the numbers beside it stay whole.
+    assert status.count("S") == 200
+    assert status.count(" 2024-01-01 2024-06-14 ") == len(names)
+    for command in ("status", "diff", "quarantine"):
+        assert complaint("data", command, job, "--symbols", "AAPL") == (
+            "--symbols names symbols of the store or the job; 'AAPL' is none (did you mean 'aapl'?)"
+        )
+
+
 def test_bad_input_is_said_in_one_line(tmp_path: Path) -> None:
     job = write_job(tmp_path)
     write_prices(tmp_path, history("A"))
@@ -431,6 +501,32 @@ def test_a_store_of_days_ago_is_brought_up_to_date(yahoo: YahooServer, tmp_path:
     fresh = call("forecast", job, "--output", tmp_path / "fresh")
     assert "stale" not in fresh.stderr
     assert json.loads((tmp_path / "fresh" / "provenance.json").read_text())["store"]["sessions_behind"] == 0
+
+
+def test_a_later_since_leaves_no_hole_and_no_action_out(yahoo: YahooServer, tmp_path: Path) -> None:
+    split = SESSIONS[-2]
+    yahoo.listings["MSFT"] = Listing(bars(SESSIONS, split), splits={split: (4.0, 1.0)})
+    job = yahoo_job(tmp_path)
+    store = PriceStore(str(tmp_path / "store"))
+    before = {symbol: fetch_of(bars(SESSIONS[:-40])) for symbol in ("AAPL", "MSFT")}
+    store.write(before, fetched_at=TODAY - datetime.timedelta(days=40), source="yahoo")
+    # A restatement of long ago is found where a new action makes all of it be fetched again.
+    corrected = yahoo.listings["MSFT"].bars
+    corrected[SESSIONS[5]] = (*corrected[SESSIONS[5]][:3], 106.0, 1.0)
+    printed = done("ingest", job, "--since", SESSIONS[-5])
+    assert totals(printed) == {"symbols": 2, "fetched": 2, "added": 80, "changed": 1}
+    assert {len(frame) for frame in stored(tmp_path).values()} == {len(SESSIONS)}
+    assert len(yahoo.charts("AAPL")) == 1
+    assert len(yahoo.charts("MSFT")) == 2
+
+
+def test_nothing_counts_as_known_before_its_answer_came(yahoo: YahooServer, tmp_path: Path) -> None:
+    yahoo.faults["MSFT"] = deque([Fault(how="slow", seconds=1.0)])
+    begin = datetime.datetime.now(datetime.UTC)
+    done("ingest", yahoo_job(tmp_path))
+    mark = PriceStore(str(tmp_path / "store")).mark()
+    assert mark is not None
+    assert mark - begin > datetime.timedelta(seconds=1)
 
 
 def fetch_of(prices: dict[datetime.date, Bar]) -> Fetch:

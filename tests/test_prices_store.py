@@ -626,7 +626,9 @@ def test_a_damaged_store_is_said(store: PriceStore, action: str) -> None:
     log = Path(store.url) / "prices/_delta_log/00000000000000000001.json"
     text = log.read_text(encoding="utf-8")
     log.write_text(text[: len(text) // 2], encoding="utf-8")
-    with pytest.raises(SourceError, match=r"the price store .* cannot be opened: .*; restore its folder"):
+    with pytest.raises(
+        SourceError, match=r"the price store .* cannot be opened: .*; see that it can be reached, or restore"
+    ):
         act(store, action)
     log.write_text(text, encoding="utf-8")
     next(Path(store.url).rglob("amended=false/*.parquet")).write_bytes(b"PAR1 no more PAR1")

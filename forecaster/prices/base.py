@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -177,7 +178,7 @@ def load_prices(
     if isinstance(symbols, str):
         raise ParameterError(f"`symbols` must be a sequence of symbols, not one text. Received: {symbols!r}")
     names = tuple(symbols) or source.symbols()
-    twice = sorted({symbol for symbol in names if names.count(symbol) > 1})
+    twice = sorted(symbol for symbol, count in Counter(names).items() if count > 1)
     if twice:
         raise ParameterError(f"each symbol must be named once. Named more often: {', '.join(twice)}")
     frames: dict[str, pd.DataFrame] = {}

@@ -341,7 +341,7 @@ class PriceStore:
 
     def diff(
         self,
-        since: datetime.datetime,
+        since: datetime.datetime | None = None,
         until: datetime.datetime | None = None,
         symbols: Sequence[str] | None = None,
     ) -> pd.DataFrame:
@@ -349,8 +349,9 @@ class PriceStore:
 
         Parameters
         ----------
-        since, until : datetime
-            Restatements fetched later than `since` and no later than `until`, with a time zone.
+        since, until : datetime or None
+            Restatements fetched later than `since` and no later than `until`, with a time zone; all that
+            compaction left by default.
         symbols : sequence of str or None
             Of these symbols; of all by default.
 
@@ -363,11 +364,13 @@ class PriceStore:
             `new_fetched_at`, saw the old value (if its status was accepted). First sights and decisions are
             no restatements.
         """
-        start = frames.microseconds(since, "since")
+        start = None if since is None else frames.microseconds(since, "since")
         end = None if until is None else frames.microseconds(until, "until")
         snapshot = self._snapshot(None)
         limit = compaction.horizon(snapshot.table)
-        if limit is not None and start < limit:
+        if since is None or start is None:
+            start = limit or 0
+        elif limit is not None and start < limit:
             raise DataError(
                 f"restatements are kept from {frames.timestamp(limit).isoformat()} on, where "
                 f"`forecaster data compact` dropped older ones. Received: since {since.isoformat()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -191,6 +192,9 @@ class Location:
 
 _OWN = {"prices", "fetches", ".lock"}
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""The Rust side of deltalake paints its errors."""
+
 
 class PricesTable:
     """The table of price rows.
@@ -221,7 +225,7 @@ class PricesTable:
             raise SourceError(
                 f"{what} {self.location.url} cannot be opened: {_one_line(error)}; "
                 + (
-                    "restore its folder from a copy"
+                    "see that it can be reached, or restore its folder from a copy"
                     if version is None
                     else "old versions are tidied away in time"
                 )
@@ -463,4 +467,4 @@ def _json(value: Any) -> str | int:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(_COLOURS.sub("", str(error)).split()) or type(error).__name__
