@@ -771,6 +771,10 @@ def test_chunks_and_windows_learn_equally_well_on_real_returns() -> None:
         (lambda: trainer_of(network("row"), OBJECTIVE, 63), "a chunk holds 64 to 256 origins. Received: 63."),
         (lambda: trainer_of(network("row"), OBJECTIVE, 257), "Received: 257."),
         (lambda: Schedule(epochs=1, chunks_per_step=3), "a step takes at least 4 chunks. Received: 3."),
+        (
+            lambda: Network(None, 1, (), channels=2, outputs=1),
+            "Network: without a strategy there are features, and no layers. Received: 0 features, 0 layers.",
+        ),
         (lambda: network("row", dropout=1.0), "Network: dropout must lie in [0, 1). Received: 1.0."),
         (
             lambda: network("row", outputs=0),
