@@ -473,3 +473,48 @@ def test_three_networks_of_the_quickstart_give_the_same_features() -> None:
     expected = stacks["replicate"].series(x)
     for name in ("row", "column"):
         np.testing.assert_allclose(stacks[name].series(x), expected, rtol=0, atol=1e-5)
+
+
+# --- speed --------------------------------------------------------------------------------------------------
+
+sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+import speed  # noqa: E402
+
+SPEED = ROOT / "docs" / "speed.md"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FIGURES = {figure.name: figure for figure in speed.FIGURES}
+
+
+def test_the_page_of_speed_gives_what_it_says() -> None:
+    text = SPEED.read_text(encoding="utf-8")
+    results, said = run(text, [fence for fence in FENCE.finditer(text) if fence[1] == "python"])
+    assert results.failed == 0, said
+    assert results.attempted >= 6
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert (SPEED.parent / target).is_file(), target
+    assert set(re.findall(r"`(\w+_vs_\w+)`", text)) <= set(FIGURES)
+
+
+def test_commands_of_the_benchmark_are_understood() -> None:
+    text = SPEED.read_text(encoding="utf-8")
+    given = re.findall(r'^make bench ARGUMENTS="([^"]*)"', text, re.MULTILINE)
+    assert len(given) == 2
+    for arguments in given:
+        command = [sys.executable, str(speed.HERE / "speed.py"), *arguments.split(), "--help"]
+        # `--help` comes last: what stands before it has been read, and refused where it is wrong.
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0, arguments
+        assert set(arguments.partition("--only ")[2].split()) <= set(FIGURES)
+
+
+def test_the_table_of_speed_says_of_each_figure_what_it_must_reach_and_whether_it_does() -> None:
+    section = README.split("\n## Speed\n")[1].split("\n## ")[0]
+    rows = re.findall(
+        r"^\| .+ \(`(\w+)`\) \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|(.*)\|$", section, re.MULTILINE
+    )
+    assert {name for name, *_ in rows} >= {name for name, figure in FIGURES.items() if figure.bound}
+    for name, median, least, greatest, verdict in rows:
+        figure = FIGURES[name]
+        assert figure.text in section
+        assert float(least) <= float(median) <= float(greatest)
+        expected = f"{figure.bound}: {'yes' if figure.holds(float(median)) else 'no'}" if figure.bound else ""
+        assert verdict.strip() == expected
