@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 STOPPED_AFTER = 10
 """Sessions of the others after which a series counts as stopped."""
 
+NAMED = 5
+"""Symbols, and reasons, that are named where none can be used."""
+
 __all__ = [
     "JobData",
     "Known",
@@ -217,19 +220,17 @@ def load_data(
 class _Stored:
     """Prices that were read from a store, as a source."""
 
-    def __init__(self, tables: dict[str, pd.DataFrame], names: Sequence[str], place: str) -> None:
-        self._tables, self._names, self._place = tables, tuple(names), place
+    def __init__(self, tables: dict[str, pd.DataFrame], names: Sequence[str], place: str, past: str) -> None:
+        self._tables, self._names, self._place, self._past = tables, tuple(names), place, past
 
     def symbols(self) -> tuple[str, ...]:
         return self._names
 
     def load(self, symbol: str) -> pd.DataFrame:
         if symbol not in self._tables:
-            raise SymbolError(
-                symbol,
-                f"the price store {self._place} had no session of it{did_you_mean(symbol, self._tables)}; "
-                "`forecaster ingest` fetches what is missing",
-            )
+            near = did_you_mean(symbol, self._tables)
+            why = self._past or f"{near}; `forecaster ingest` fetches what is missing"
+            raise SymbolError(symbol, f"the price store {self._place} had no session of it{why}")
         return self._tables[symbol]
 
 
@@ -244,7 +245,10 @@ def _load_stored(
     names = tuple(wanted or sorted(tables))
     calendars = job_calendars(job)
     compare = off_calendar(job, calendars)
-    prices = load_prices(_Stored(tables, names, store.url), names, minimum_sessions, compare, settled)
+    past = (f" up to {as_of}" if as_of else "") + (
+        f", as known at {known_at.isoformat()}" if known_at else ""
+    )
+    prices = load_prices(_Stored(tables, names, store.url, past), names, minimum_sessions, compare, settled)
     first = {
         symbol: stored.first_fetched[symbol] for symbol in prices.frames if symbol in stored.first_fetched
     }
@@ -340,7 +344,14 @@ def _stopped(panel: Panel) -> tuple[Finding, ...]:
 
 
 def _nothing_usable(failures: dict[str, str], as_of: date | None = None) -> DataError:
-    reasons = "; ".join(f"{symbol}: {reason}" for symbol, reason in failures.items())
+    alike: dict[str, list[str]] = {}
+    for symbol, reason in failures.items():
+        alike.setdefault(reason, []).append(symbol)
+    told = []
+    for reason, symbols in list(alike.items())[:NAMED]:
+        others = f" and {len(symbols) - NAMED} others" if len(symbols) > NAMED else ""
+        told.append(f"{', '.join(symbols[:NAMED])}{others}: {reason}")
+    reasons = "; ".join([*told, *([f"{len(alike) - NAMED} other reasons"] if len(alike) > NAMED else [])])
     return DataError(f"no symbol can be used: {reasons or f'there are no prices up to {as_of}'}")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import json
 import os
 import random
 import re
+import shlex
 import signal
 import time
 from collections import deque
@@ -323,6 +325,17 @@ def test_tidying_keeps_what_forecasts_saw_without_being_told(tmp_path: Path) -> 
     )
 
 
+def test_an_evening_before_the_prices_is_said_once(tmp_path: Path) -> None:
+    names = [f"S{number}" for number in range(7)]
+    job = write_job(tmp_path, f"{{kind: files, path: prices.csv, symbols: [{', '.join(names)}]}}")
+    write_prices(tmp_path, *(history(name) for name in names))
+    done("ingest", job)
+    assert complaint("forecast", job, "--output", tmp_path / "out", "--as-of", "2020-01-01") == (
+        f"no symbol can be used: S0, S1, S2, S3, S4 and 2 others: the price store {tmp_path}/store had no "
+        "session of it up to 2020-01-01"
+    )
+
+
 def test_tables_name_every_symbol_and_no_stranger(tmp_path: Path) -> None:
     names = ["S" * 200, "../x", "=cmd()", "<b>", "[red]", "aapl"]
     job = write_job(tmp_path)
@@ -527,6 +540,51 @@ def test_nothing_counts_as_known_before_its_answer_came(yahoo: YahooServer, tmp_
     mark = PriceStore(str(tmp_path / "store")).mark()
     assert mark is not None
     assert mark - begin > datetime.timedelta(seconds=1)
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/prices.md"])
+def test_what_the_docs_say_about_prices_runs(
+    page: str, yahoo: YahooServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every job, command and snippet of a page, in order, in a folder of its own."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    if page == "README.md":
+        text = text.split("\n## Prices you can trust\n")[1].split("\n## ")[0]
+    begin = datetime.date(2024, 1, 2)
+    days = [day.date() for day in CALENDARS.sessions("AAPL", begin, LAST)]
+    yahoo.listings |= {symbol: Listing(bars(days)) for symbol in ("AAPL", "MSFT", "^GSPC")}
+    monkeypatch.chdir(tmp_path)
+    fences = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (job,) = (body for kind, body in fences if kind == "yaml")
+    Path(job.split()[1]).write_text(job.replace("kind: yahoo", "kind: yahoo, interval: 0.0"))
+    commands = [line for kind, body in fences if kind == "sh" for line in body.splitlines()]
+    assert len(commands) >= 6
+    for line in commands:
+        program, *arguments = shlex.split(line, comments=True)
+        assert Path(program).name == "forecaster"
+        for place, word in enumerate(arguments):
+            if found := re.fullmatch(r"\$\(jq -r \.store\.known_at (.+)\)", word):
+                arguments[place] = json.loads(Path(found[1]).read_text())["store"]["known_at"]
+        done(*arguments)
+    store = PriceStore("workspace/prices")
+    expected = {symbol: frame["close"].tolist() for symbol, frame in store.read().frames.items()}
+    for name in ("AAPL", "MSFT"):
+        assert len(expected[name]) == len(days)
+    for code in (body for kind, body in fences if kind == "python"):
+        names: dict[str, pd.DataFrame] = {}
+        exec(code, names)
+        prices = names["prices"]
+        assert {name: rows["close"].tolist() for name, rows in prices.groupby("symbol")} == expected
+    for query in (body for kind, body in fences if kind == "sql"):
+        # The one of the store's own documentation, which is run there.
+        lines = [line.strip() for line in query.splitlines()]
+        documented = importlib.import_module("forecaster.prices.store.store").__doc__ or ""
+        assert "\n".join(lines) in re.sub(r"^ +", "", documented, flags=re.MULTILINE)
+    for target in re.findall(r"\]\(([\w/.]+)\)", text):
+        assert (ROOT / page).parent.joinpath(target).is_file()
 
 
 def fetch_of(prices: dict[datetime.date, Bar]) -> Fetch:

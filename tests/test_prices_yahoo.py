@@ -541,6 +541,12 @@ def test_what_cannot_be_a_symbol_is_not_asked_for(yahoo: YahooServer, symbol: st
     assert yahoo.requests == []
 
 
+def test_a_symbol_has_one_spelling(yahoo: YahooServer) -> None:
+    with pytest.raises(SymbolError, match="writes symbols in capitals; name AAPL instead"):
+        source(yahoo, "aapl").fetch("aapl")
+    assert yahoo.requests == []
+
+
 def test_a_calendar_of_another_part_of_the_world_is_refused(yahoo: YahooServer) -> None:
     yahoo.listings["AAPL"].time_zone = "Asia/Tokyo"
     with pytest.raises(

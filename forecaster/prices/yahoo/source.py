@@ -203,6 +203,9 @@ class YahooSource:
         """
         if not _SYMBOL.fullmatch(symbol) or symbol in {".", ".."}:
             raise SymbolError(symbol, "Yahoo's symbols have letters, digits and .^=&_- only; correct it")
+        if symbol != symbol.upper():
+            # yfinance asks in capitals: one instrument would be stored under two names.
+            raise SymbolError(symbol, f"Yahoo writes symbols in capitals; name {symbol.upper()} instead")
         if _ISIN.fullmatch(symbol):
             raise SymbolError(symbol, "this is an ISIN; give the symbol that Yahoo uses for it")
         now = self._clock()
