@@ -229,18 +229,22 @@ def compact_data(job: Job, before: datetime | None, folders: Sequence[Path]) -> 
     if before is None:
         return Compacted(store.compact(), 0)
     marks = {mark.to_pydatetime() for mark in issued_forecasts(folders)["known_at"].drop_duplicates()}
-    marks |= _marks_of(job.workspace, store.url)
+    marks |= _marks_of(job.workspace)
     done = store.compact(before=before, keep=sorted(marks))
     return Compacted(done, sum(mark < before for mark in marks) - len(done.lost))
 
 
-def _marks_of(workspace: str, url: str) -> set[datetime]:
-    """Collect the times at which the results in a workspace read a store."""
+def _marks_of(workspace: str) -> set[datetime]:
+    """Collect the times at which the results in a workspace read a store.
+
+    Whichever store that was: the same one may have been reached by another path, and to keep too much is no
+    harm.
+    """
     marks = set()
     for path in Path(workspace).rglob("provenance.json"):
         try:
             store = json.loads(path.read_text(encoding="utf-8")).get("store")
-            if store and store["url"] == url:
+            if store:
                 marks.add(datetime.fromisoformat(store["known_at"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
