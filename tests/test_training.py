@@ -514,6 +514,15 @@ def test_one_origin_of_one_series_is_learned_and_scored() -> None:
     assert np.isfinite(trainer.score(weights, data, row, offsets, STATISTICS)).all()
 
 
+def test_windows_that_share_no_work_are_scored_few_at_a_time() -> None:
+    """A block of them would hold the maps of all its windows, asked for or not."""
+    trainer = made("zeros padded in time")
+    weights, rows = some_weights(trainer), np.arange(2600, 7000)
+    blocks = list(trainer.score_blocks(weights, SCORED_DATA, rows, SCORED_OFFSETS, STATISTICS))
+    assert max(len(outputs) for _, outputs in blocks) * trainer.network.sessions <= 8 * 2048
+    assert set(trainer.traces) <= {("train", 4), ("score", 1)}
+
+
 def test_features_alone_are_scored_in_few_calls() -> None:
     trainer = trainer_of(Network(None, 1, (), channels=2, outputs=3, features=2, dense=4), OBJECTIVE, 64)
     weights, rows = some_weights(trainer), np.arange(7500)

@@ -173,6 +173,8 @@ class Trainer:
         runtime.repeat_to_the_bit()
         self.network, self.objective, self.chunk = network, objective, chunk
         self.function = NetworkFunction(network)
+        # Where each window is computed by itself, a block saves nothing and holds the maps of all of them.
+        self._by_window = network.strategy is not None and network.plan().series != "series"
         self.traces: Counter[tuple[str, int]] = Counter()
         # Shapes are known when they are traced: all that depends on them alone is computed there.
         self._train = functools.cache(self._compile_training)
@@ -514,7 +516,7 @@ class Trainer:
 
         begins, cuts = find_blocks(ordered, offsets, self.network.sessions, SCORING_BLOCK)
         counts = np.diff(cuts)
-        dense = counts * self.network.sessions > SCORING_BLOCK
+        dense = (counts * self.network.sessions > SCORING_BLOCK) & (not self._by_window)
         chosen = np.flatnonzero(dense)
         for start in range(0, len(chosen), SCORING_GROUP):
             group = chosen[start : start + SCORING_GROUP]
@@ -528,7 +530,7 @@ class Trainer:
                     within = slice(places[0], places[-1] + 1)
                 yield part if order is None else order[part], outputs[number, within]
         alone = np.flatnonzero(np.repeat(~dense, counts))
-        # As many sessions in a call as blocks have: a network of features alone has windows of one session.
+        # As many sessions a call as its blocks have: a network of features alone has windows of one session.
         at_once = max(SCORING_BLOCK * SCORING_GROUP // self.network.sessions, 1)
         for start in range(0, len(alone), at_once):
             few = alone[start : start + at_once]
