@@ -249,6 +249,28 @@ def test_all_fits_from_one_pass_are_the_fits_on_their_rows() -> None:
     np.testing.assert_allclose(model.residuals.values, expected.values, rtol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        RidgeForecaster(),
+        BoostingForecaster(iterations=5),
+        MlpForecaster(epochs=1),
+        QuantileRegressionForecaster(lags=3),
+        RandomKernelForecaster(kernels=200, lookback=LOOKBACK),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_the_bits_of_a_forecast_do_not_depend_on_which_others_are_made(model: Any) -> None:
+    """A backtest that ends earlier forecasts fewer origins; those that it forecasts are the same."""
+    evening, warm_up = PANEL.calendar[300], 30
+    model.fit(fit_windows(PANEL, evening, HORIZONS, warm_up))
+    origins = origin_windows(PANEL, evening, PANEL.calendar[-1], HORIZONS, warm_up)
+    whole = model.predict(origins).values
+    for last in (300, 301, 307, 360):
+        kept = origins.sessions <= PANEL.calendar[last]
+        assert np.array_equal(model.predict(origins.take(kept)).values, whole[kept])
+
+
 def test_kernels_need_their_window() -> None:
     early = Windows(PANEL, TRAIN.rows - 3, HORIZONS)
     message = rf"^every origin needs {LOOKBACK} sessions up to it\. Received: 6 origins with fewer"

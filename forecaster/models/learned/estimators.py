@@ -32,6 +32,10 @@ Array = NDArray[np.float64]
 
 ESTIMATOR = "estimator.skops"
 
+ROWS_AT_ONCE = 2048
+"""Rows of each call of an estimator that forecasts, filled up where there are fewer: BLAS adds in another
+order for another number, and the bits of a forecast must not depend on what else is forecast."""
+
 
 class _ScikitLearnForecaster:
     """What the scikit-learn models share: fit, honest residuals, and the safe format of skops."""
@@ -76,9 +80,20 @@ class _ScikitLearnForecaster:
         """Place and stretch the residual quantiles by what the estimator says of each origin."""
         if self.fitted is None:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
-        predicted = self.fitted.predict(self._inputs(windows)).reshape(len(windows), len(windows.horizons))
-        location, scale = self._location_and_scale(predicted)
+        location, scale = self._location_and_scale(
+            self._predicted(self._inputs(windows), len(windows.horizons))
+        )
         return self.residuals.forecast(windows, windows.scales * scale, windows.scales * location)
+
+    def _predicted(self, inputs: NDArray[np.float32], n_horizons: int) -> Array:
+        """Ask the estimator about each origin: values of shape (n_origins, n_horizons)."""
+        result = np.empty((len(inputs), n_horizons))
+        for start in range(0, len(inputs), ROWS_AT_ONCE):
+            part = inputs[start : start + ROWS_AT_ONCE]
+            filled = np.pad(part, [(0, ROWS_AT_ONCE - len(part)), (0, 0)], mode="edge")
+            said = self.fitted.predict(filled).reshape(ROWS_AT_ONCE, n_horizons)
+            result[start : start + ROWS_AT_ONCE] = said[: len(part)]
+        return result
 
     def save(self, folder: Path) -> None:
         """Write the estimator in the format of skops, and the residual quantiles."""

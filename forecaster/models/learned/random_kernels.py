@@ -133,6 +133,18 @@ class RandomKernels:
         return result
 
 
+def _weighted(inputs: Array, coefficients: Array) -> Array:
+    """Multiply ``inputs.T @ coefficients``, input by input.
+
+    BLAS adds in another order where there are more origins, and the bits of a forecast must not depend on
+    what else is forecast.
+    """
+    total = np.zeros((inputs.shape[1], coefficients.shape[1]))
+    for values, weights in zip(inputs, coefficients, strict=True):
+        total += values[:, None] * weights
+    return total
+
+
 class RandomKernelForecaster:
     """Ridge regression of the size of the scaled return on random kernels, beside `ScaleInputs`.
 
@@ -266,7 +278,7 @@ class RandomKernelForecaster:
         windows.require_history(self.lookback)
         sizes = np.empty((len(windows), len(windows.horizons)))
         for mine, inputs in self._inputs(windows):
-            sizes[mine] = inputs.T @ self.coefficients
+            sizes[mine] = _weighted(inputs, self.coefficients)
         return self.residuals.forecast(windows, windows.scales * np.clip(sizes, SCALE_FLOOR, CLIP))
 
     def save(self, folder: Path) -> None:
