@@ -101,6 +101,10 @@ def test_calendars_are_of_symbols_of_the_job() -> None:
         ),
         (YAHOO + "store: s3://bucket/prices?secret=1\n", "holds no credentials or options"),
         (MINIMAL.replace("kind: sample", "kind: yahoo"), "prices.symbols: this setting is required"),
+        (
+            MINIMAL.replace("kind: sample", "kind: yahoo, symbols: [AAPL, NO, AAPL]"),
+            "prices.symbols: each symbol is named once; 'AAPL' stands more than once",
+        ),
         (YAHOO.replace("kind: yahoo", "kind: yahoo, interval: -1"), "interval: Input should be greater than"),
     ],
 )

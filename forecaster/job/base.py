@@ -9,13 +9,45 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
-__all__ = ["Date", "ModelSpec", "Name", "Share", "Spec", "Symbol", "Text", "nearest", "shorten", "shown"]
+__all__ = [
+    "Date",
+    "ModelSpec",
+    "Name",
+    "Share",
+    "Spec",
+    "Symbol",
+    "Symbols",
+    "Text",
+    "nearest",
+    "shorten",
+    "shown",
+]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 Symbol = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+def _distinct(symbols: tuple[str, ...]) -> tuple[str, ...]:
+    seen: set[str] = set()
+    for symbol in symbols:
+        if symbol in seen:
+            raise ValueError(f"each symbol is named once; {symbol!r} stands more than once")
+        seen.add(symbol)
+    return symbols
+
+
+Symbols = Annotated[tuple[Symbol, ...], AfterValidator(_distinct)]
 Share = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from forecaster.job.base import Spec, Symbol
+from forecaster.job.base import Spec, Symbols
 
 if TYPE_CHECKING:
     from forecaster.calendars import Calendars
@@ -25,7 +25,7 @@ class SamplePrices(Spec):
     """Relative difference up to which a number fetched again counts as unchanged."""
 
     kind: Literal["sample"]
-    symbols: tuple[Symbol, ...] = Field(("SP500", "NASDAQ", "WTI"), min_length=1)
+    symbols: Symbols = Field(("SP500", "NASDAQ", "WTI"), min_length=1)
     """SP500, NASDAQ and WTI (from `arch`); with the extra `samples`, 20 US stocks (from `skfolio`)."""
 
     def build(self, folder: Path, as_of: date | None = None) -> Source:
@@ -43,8 +43,8 @@ class FilesPrices(Spec):
     kind: Literal["files"]
     path: str | tuple[str, ...] = Field(min_length=1)
     """A file, a folder, a glob, or several; relative to the folder of the job file."""
-    symbols: tuple[Symbol, ...] = ()
-    """Symbols to use; all that the files hold where none is given."""
+    symbols: Symbols = ()
+    """Symbols to use; where none is given, all that the files hold, or the job's store if it has one."""
 
     def build(self, folder: Path, as_of: date | None = None) -> Source:
         """Make the source, as it was on an evening."""
@@ -63,7 +63,7 @@ class YahooPrices(Spec):
     """Yahoo gives prices in single precision, restated for every later split."""
 
     kind: Literal["yahoo"]
-    symbols: tuple[Symbol, ...] = Field(min_length=1)
+    symbols: Symbols = Field(min_length=1)
     """Symbols as Yahoo writes them: AAPL, 0700.HK, ^GSPC, CL=F, EURUSD=X, BTC-USD."""
     interval: float = Field(0.5, ge=0.0, le=60.0)
     """Seconds between two requests, over all processes with the same workspace."""
