@@ -73,7 +73,12 @@ KERAS = "Only forecaster.models.convolution imports Keras and TensorFlow"
         ("forecaster/scores.py", "import forecaster.windows", FLOORS, "scores -> forecaster.windows"),
         ("forecaster/windows.py", "import forecaster.models", FLOORS, "windows -> forecaster.models"),
         ("forecaster/walkforward.py", "import forecaster.significance", FLOORS, "-> forecaster.significance"),
-        ("forecaster/job/settings.py", "def f():\n    import forecaster.tracking", FLOORS, "-> forecaster.tracking"),
+        (
+            "forecaster/job/settings.py",
+            "def f():\n    import forecaster.tracking",
+            FLOORS,
+            "-> forecaster.tracking",
+        ),
         ("forecaster/report/page.py", "import forecaster.tracking", FLOORS, "page -> forecaster.tracking"),
         ("forecaster/helpers.py", "", FLOORS, "forecaster.helpers"),
         ("forecaster/kernels.py", "import forecaster.features", FEATURES, "kernels -> forecaster.features"),

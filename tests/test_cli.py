@@ -521,3 +521,25 @@ def test_the_console_script_answers() -> None:
     done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, env=environment)
     for command in ("run", "backtest", "forecast", "report", "validate", "schema"):
         assert command in done.stdout
+
+
+def test_workers_fit_the_same_bits(tmp_path: Path) -> None:
+    folders = {}
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        more = f"workers: {workers}"
+        job = write_job(folder, table(TICKERS[:3]), models="[{kind: gjr_t_fhs}, {kind: harx_fhs}]", more=more)
+        # A process of its own: fits are kept for the life of one.
+        command = [
+            sys.executable,
+            "-m",
+            "pipelines.cli",
+            "forecast",
+            str(job),
+            "--output",
+            str(folder / "out"),
+        ]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        folders[workers] = (folder / "out" / "forecasts.parquet").read_bytes()
+    assert folders[1] == folders[2]

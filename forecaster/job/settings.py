@@ -115,6 +115,8 @@ class Job(Spec):
     """Seed of everything random."""
     threads: PositiveInt = 1
     """Threads of TensorFlow, OpenMP and BLAS in a process; the bits of a result hold at equal ones."""
+    workers: PositiveInt = 1
+    """Processes that fit GARCH and boosting at once; the bits of a result do not depend on them."""
     workspace: str = "workspace"
     """Folder of results and of the tracking store, relative to where the command runs."""
 
