@@ -910,3 +910,15 @@ def _forget_crumb() -> None:
     from yfinance.data import YfData
 
     YfData()._crumb = None
+
+
+def test_yahoo_can_be_asked_after_tensorflow_was_loaded() -> None:
+    # TensorFlow exports a BoringSSL of its own, which curl_cffi must not be bound to.
+    code = (
+        "import forecaster.models.convolution.runtime\n"
+        "from forecaster.prices.yahoo.curl import RequestException, Session\n"
+        "try:\n    Session(impersonate='chrome').get('http://127.0.0.1:9/')\n"
+        "except RequestException as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Failed to connect to 127.0.0.1" in done.stdout

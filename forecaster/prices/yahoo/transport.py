@@ -13,10 +13,9 @@ import random
 from typing import Any
 from urllib.parse import urlsplit
 
-from curl_cffi.requests import Session
-from curl_cffi.requests.exceptions import RequestException
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
+from forecaster.prices.yahoo.curl import RequestException, Session
 from forecaster.prices.yahoo.politeness import Politeness, RateLimit
 
 __all__ = ["Busy", "Refused", "YahooSession"]
