@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -229,6 +230,23 @@ class Panel:
         """Symbols of a universe that have no series here."""
         asked = (*universe.members, universe.market) if universe.market else universe.members
         return tuple(symbol for symbol in asked if symbol not in self.every.symbols)
+
+    def warn_of_missing(self, universe: Universe, without: str) -> None:
+        """Warn of the symbols of a universe that have no series here, by name.
+
+        Parameters
+        ----------
+        universe : Universe
+        without : str
+            What is made without them: "the market is", say.
+        """
+        missing = self.missing(universe)
+        if missing:
+            warnings.warn(
+                f"{len(missing)} of the symbols that the model looks at have no prices here, and {without} "
+                f"made without them: {', '.join(missing)}",
+                stacklevel=3,
+            )
 
     def covariate(self, symbol: str) -> Covariate:
         """Daily log returns of one of the series at hand."""

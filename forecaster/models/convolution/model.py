@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -293,13 +292,7 @@ class ConvolutionForecaster:
         """Stretch the residual quantiles by each origin's scale; say which members have no prices."""
         if self.weights is None:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
-        missing = windows.panel.missing(self.linear.universe)
-        if missing:
-            warnings.warn(
-                f"{len(missing)} of the symbols that the model looks at have no prices here, and the market "
-                f"and the cross-section are made without them: {', '.join(missing)}",
-                stacklevel=2,
-            )
+        windows.panel.warn_of_missing(self.linear.universe, "the market and the cross-section are")
         return self.residuals.forecast(windows, self._scales(windows))
 
     def save(self, folder: Path) -> None:

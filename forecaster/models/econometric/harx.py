@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
@@ -183,13 +182,7 @@ class HarxForecaster:
 
     def predict(self, windows: Windows) -> QuantileForecast:
         """Stretch the pooled quantiles by each origin's scale; say which members have no prices."""
-        missing = windows.panel.missing(self.universe)
-        if missing:
-            warnings.warn(
-                f"{len(missing)} of the symbols that the model looks at have no prices here, and the market "
-                f"and the cross-section are made without them: {', '.join(missing)}",
-                stacklevel=2,
-            )
+        windows.panel.warn_of_missing(self.universe, "the market and the cross-section are")
         return self.residuals.forecast(windows, self.scales(windows))
 
     def save(self, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Self
 
 import numpy as np
@@ -55,13 +54,7 @@ class ScaleInputs:
             If members of the market have no prices in the panel: it is then made without them.
         """
         panel = windows.panel
-        missing = panel.missing(self.universe)
-        if missing:
-            warnings.warn(
-                f"{len(missing)} of the symbols that the model looks at have no prices here, and the market "
-                f"is made without them: {', '.join(missing)}",
-                stacklevel=3,
-            )
+        panel.warn_of_missing(self.universe, "the market is")
         own = panel.har_features[windows.rows]
         market = panel.market(self.universe)
         if not len(market.values):
