@@ -240,7 +240,8 @@ def _load_stored(
     store = open_store(job)
     wanted = job.prices.symbols or None
     stored = store.read(wanted, as_of=as_of, known_at=known_at)
-    held = store.quarantine(wanted, as_of=as_of, known_at=known_at, rejected=True)
+    # As of the same commit: another writer may be at work.
+    held = store.quarantine(wanted, as_of=as_of, known_at=stored.mark, rejected=True)
     tables, settled = with_held(stored.frames, held)
     names = tuple(wanted or sorted(tables))
     calendars = job_calendars(job)
