@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -57,26 +58,38 @@ def errors(
     debug: bool, interrupted: str = "the results are as they were, nothing is half-written"
 ) -> Iterator[None]:
     """Turn an error into one line and an exit code."""
-    # A scheduler stops a job by SIGTERM: it shall clean up as Ctrl-C does.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    asked = False
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        # Kept, because a compiled library can turn the interruption into an error of its own.
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    # A scheduler stops a job by SIGTERM: it shall clean up as Ctrl-C does. An ignored Ctrl-C stays ignored.
+    signals = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signals.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in signals}
     try:
         yield
     except typer.Exit:
         raise
-    except KeyboardInterrupt:
-        _fail(f"interrupted; {interrupted}", INTERRUPTED, debug)
-    except (JobError, DataError, ParameterError) as error:
-        _fail(str(error), BAD_INPUT, debug)
-    except ForecasterError as error:
-        _fail(str(error), FAILED, debug)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if asked or isinstance(error, KeyboardInterrupt):
+            _fail(f"interrupted; {interrupted}", INTERRUPTED, debug)
+        if isinstance(error, (JobError, DataError, ParameterError)):
+            _fail(str(error), BAD_INPUT, debug)
+        if isinstance(error, ForecasterError):
+            _fail(str(error), FAILED, debug)
         text = f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback"
         _fail(text, FAILED, debug)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _fail(message: str, code: int, debug: bool) -> None:
+def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
     sys.stdout.flush()

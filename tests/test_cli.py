@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from planted import garch, prices
 from typer.testing import CliRunner, Result
 
 from forecaster.quantiles import quantile_columns
 from pipelines.cli import app
+from pipelines.console import errors
 
 TICKERS = ("ON", "NO", "NA", "TRUE", "0700")
 MODELS = "[{kind: zero}, {kind: historical}, {kind: ewma_fhs}, {kind: ridge, lags: 5}]"
@@ -424,6 +426,25 @@ def test_an_interrupted_backtest_leaves_the_last_results(
     assert "interrupted" in stderr
     assert [path.name for path in output.iterdir()] == ["scores.csv"]
     assert (output / "scores.csv").read_text() == "the last whole result"
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_a_library_turns_into_an_error_of_its_own(
+    stop: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit() -> None:
+        try:
+            os.kill(os.getpid(), stop)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            # As NumPy does when it is interrupted while it reads the format of a buffer.
+            raise ValueError("'T{=d:x:}' is not a valid PEP 3118 buffer format string") from None
+
+    with pytest.raises(typer.Exit) as ended, errors(debug=False):
+        fit()
+    assert ended.value.exit_code == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("spoil", ["a file in its place", "a damaged store"])
