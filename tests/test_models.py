@@ -60,6 +60,8 @@ DEEP = {
 }
 COMBINED = {"combination": "{kind: combination, members: [harx_fhs, ridge]}"}
 MODELS = LIGHT | DEEP | COMBINED
+FIELD = [*LIGHT.values(), *(f"{{name: {name}, {text[1:]}" for name, text in DEEP.items()), *COMBINED.values()]
+"""All of them as the models of one job."""
 
 
 def kinds(union: Any) -> set[str]:
