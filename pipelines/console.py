@@ -90,10 +90,12 @@ def errors(
 
 
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
+    from forecaster.redaction import redact
+
     if debug:
-        traceback.print_exc()
+        print(redact(traceback.format_exc()), file=sys.stderr, end="")
     sys.stdout.flush()
-    print(f"forecaster: {' '.join(message.split())}", file=sys.stderr)
+    print(f"forecaster: {redact(' '.join(message.split()))}", file=sys.stderr)
     raise typer.Exit(code)
 
 

@@ -30,13 +30,17 @@ from forecaster.job.learned import (
     RidgeModel,
 )
 from forecaster.job.naive import HistoricalModel, ZeroModel
+from forecaster.job.operation import AnyAlert, Monitoring, Schedule
 from forecaster.job.prices import PricesSpec, YahooPrices
 
 if TYPE_CHECKING:
     from forecaster.models.base import Forecaster
     from forecaster.prices.base import Source
 
-__all__ = ["AnyModel", "Backtest", "Job"]
+__all__ = ["OPERATION", "AnyModel", "Backtest", "Job"]
+
+OPERATION = ("monitoring", "schedule", "alerts")
+"""Sections that change no result: whoever is told of an alert makes no other job of it."""
 
 AnyModel = Annotated[
     ZeroModel
@@ -119,6 +123,12 @@ class Job(Spec):
     """Processes that fit GARCH and boosting at once; the bits of a result do not depend on them."""
     workspace: str = "workspace"
     """Folder of results and of the tracking store, relative to where the command runs."""
+    monitoring: Monitoring = Monitoring()
+    """What is watched every evening."""
+    schedule: Schedule = Schedule()
+    """When `forecaster serve` begins an evening."""
+    alerts: tuple[AnyAlert, ...] = ()
+    """Who is told when something is wrong."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -144,6 +154,12 @@ class Job(Spec):
             # Not shown: it may be a secret.
             raise ValueError(
                 "store: the URL of a store holds no credentials or options; set them in the environment"
+            )
+        called = [alert.name for alert in self.alerts]
+        again = next((name for name in called if called.count(name) > 1), None)
+        if again is not None:
+            raise ValueError(
+                f"alerts have distinct names; received {again!r} more than once: give each a name"
             )
         strangers = [symbol for symbol in self.calendars if symbol not in self.prices.symbols]
         if self.prices.symbols and strangers:
@@ -202,6 +218,6 @@ class Job(Spec):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the settings, so that a result names the job that made it."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """SHA-256 of all settings but those of the operation, so that a result names the job that made it."""
+        text = json.dumps(self.model_dump(mode="json", exclude=set(OPERATION)), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
