@@ -12,6 +12,7 @@ import typer
 from forecaster.errors import JobError
 from pipelines import console
 from pipelines.cli_data import data_app
+from pipelines.cli_readers import readers_app
 from pipelines.console import Config, Debug, Symbols
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(readers_app)
 
 LISTED = 20
 """Lines and names that are printed of a list."""
