@@ -44,11 +44,11 @@ DIRECTION_ALARM = 0.015
 
 
 @dataclass(frozen=True)
-class Chart:
-    """One chart of the page: a title in words, a line that sums it up, and the figure's key."""
+class Placed:
+    """A chart of the page: its title, its words and the key of its figure."""
 
     title: str
-    summary: str
+    chart: charts.Chart
     key: str
 
 
@@ -58,10 +58,10 @@ class _Figures:
     def __init__(self) -> None:
         self.plain: dict[str, dict[str, Any]] = {}
 
-    def add(self, title: str, summary: str, figure: dict[str, Any]) -> Chart:
+    def add(self, title: str, chart: charts.Chart) -> Placed:
         key = f"figure-{len(self.plain) + 1}"
-        self.plain[key] = figure
-        return Chart(title, summary, key)
+        self.plain[key] = chart.figure
+        return Placed(title, chart, key)
 
 
 def _script_json(value: object) -> Markup:
@@ -156,81 +156,50 @@ def _champion_words(results: Results, verdicts: list[HorizonVerdict]) -> str:
     return words
 
 
-def _fan_charts(results: Results, found: list[Outlook], figures: _Figures) -> list[Chart]:
-    shown = []
+def _fan_charts(results: Results, found: list[Outlook], figures: _Figures) -> list[Placed]:
     closes = dict(list(results.recent_prices.groupby("symbol")))
     nothing = results.recent_prices.iloc[:0]
-    for outlook in [outlook for outlook in found if math.isfinite(outlook.close)][:FANS_SHOWN]:
-        last = outlook.rows[-1]
-        summary = (
-            f"{sessions(last.horizon)} ahead: median {style.price(last.median_price)} "
-            f"({style.signed_percent(last.median)}), 80% between {style.price(last.low_price)} "
-            f"and {style.price(last.high_price)}."
-        )
-        shown.append(
-            figures.add(outlook.symbol, summary, charts.fan(outlook, closes.get(outlook.symbol, nothing)))
-        )
+    drawn = [outlook for outlook in found if math.isfinite(outlook.close)][:FANS_SHOWN]
+    return [
+        figures.add(outlook.symbol, charts.fan(outlook.table, closes.get(outlook.symbol, nothing)))
+        for outlook in drawn
+    ]
+
+
+def _ratio_charts(results: Results, rows: list[LeaderboardRow], figures: _Figures) -> list[Placed]:
+    shown = []
+    order = {row.model: position for position, row in enumerate(rows)}
+    for horizon in results.horizons:
+        part = results.verdict[results.verdict["horizon"] == horizon]
+        if part["crps_ratio"].notna().any():
+            part = part.sort_values("model", key=lambda names: names.map(order))
+            shown.append(figures.add(sessions(horizon), charts.leaderboard(part)))
     return shown
 
 
-def _ratio_charts(results: Results, rows: list[LeaderboardRow], figures: _Figures) -> list[Chart]:
-    shown = []
-    for index, horizon in enumerate(results.horizons):
-        known = [row for row in rows if math.isfinite(row.cells[index].crps_ratio)]
-        if not known:
-            continue
-        lower = sum(
-            row.cells[index].crps_ratio < 1 for row in known if row.model != results.baselines.get(horizon)
-        )
-        baseline = results.baselines.get(horizon, "the baseline")
-        summary = f"{lower} of {len(known)} models have a lower CRPS than {baseline}"
-        beyond = sum(row.cells[index].crps_ratio > charts.RATIO_CAP for row in known)
-        summary += f", {beyond} lie beyond the right edge (▶)." if beyond else "."
-        shown.append(figures.add(sessions(horizon), summary, charts.ratio_dots(rows, index)))
-    return shown
+def _pit_charts(results: Results, model: str, figures: _Figures) -> list[Placed]:
+    return [
+        figures.add(sessions(int(str(horizon))), charts.pit_histogram(densities.to_numpy(dtype=float)))
+        for horizon, densities in results.backtest.pit(model).iterrows()
+    ]
 
 
-def _pit_charts(results: Results, model: str, figures: _Figures) -> list[Chart]:
-    shown = []
-    for horizon, densities in results.backtest.pit(model).iterrows():
-        values = densities.to_numpy(dtype=float)
-        tails = (values[0] + values[-1]) / 2
-        words = (
-            "as often as they should be"
-            if 0.9 <= tails <= 1.1
-            else f"{tails:.2f} times as often as they should be"
-        )
-        summary = (
-            f"The outer 5% tails were hit {words}; the fullest bin has {values.max():.2f} times its share."
-        )
-        shown.append(figures.add(sessions(int(str(horizon))), summary, charts.pit_histogram(values)))
-    return shown
+def _coverage_charts(table: pd.DataFrame, figures: _Figures) -> list[Placed]:
+    return [
+        figures.add(sessions(int(str(horizon))), charts.coverage_by_year(part))
+        for horizon, part in table.groupby("horizon")
+    ]
 
 
-def _coverage_charts(table: pd.DataFrame, figures: _Figures) -> list[Chart]:
-    shown = []
-    for horizon, part in table.groupby("horizon"):
-        low, high = part["coverage_80"].min(), part["coverage_80"].max()
-        summary = f"The 80% interval held {style.percent(low)} to {style.percent(high)} of a year's outcomes."
-        shown.append(figures.add(sessions(int(str(horizon))), summary, charts.coverage_by_year(part)))
-    return shown
-
-
-def _gain_charts(table: pd.DataFrame, baselines: dict[int, str], figures: _Figures) -> list[Chart]:
-    shown = []
+def _gain_charts(table: pd.DataFrame, baselines: dict[int, str], figures: _Figures) -> list[Placed]:
     limits = (float(table["crps_ratio"].min()), float(table["crps_ratio"].max()))
-    for horizon, part in table.groupby("horizon"):
-        gained = int((part["crps_ratio"] < 1).sum())
-        ordered = part.sort_values("crps_ratio").to_dict("records")
-        best, worst = (f"{r['year']} ({style.ratio(r['crps_ratio'])})" for r in (ordered[0], ordered[-1]))
-        summary = (
-            f"Lower CRPS than {baselines[int(str(horizon))]} in {gained} of {len(part)} years; "
-            f"best {best}, worst {worst}."
+    return [
+        figures.add(
+            sessions(int(str(horizon))),
+            charts.crps_ratio_by_year(part, baselines[int(str(horizon))], limits),
         )
-        shown.append(
-            figures.add(sessions(int(str(horizon))), summary, charts.crps_ratio_by_year(part, limits))
-        )
-    return shown
+        for horizon, part in table.groupby("horizon")
+    ]
 
 
 def _by_year(table: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:

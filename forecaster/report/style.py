@@ -24,6 +24,7 @@ __all__ = [
     "seconds",
     "signed_percent",
     "template",
+    "themed",
 ]
 
 FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
@@ -57,6 +58,7 @@ class Palette:
     blue: str
     vermillion: str
     green: str
+    purple: str
     grey: str
     band_50: str
     band_80: str
@@ -83,6 +85,7 @@ LIGHT = Palette(
     blue="#0072b2",
     vermillion="#d55e00",
     green="#009e73",
+    purple="#9a4f80",
     grey="#6e7781",
     band_50="#79b0d8",
     band_80="#b0d0e8",
@@ -98,6 +101,7 @@ DARK = Palette(
     blue="#56b4e9",
     vermillion="#f28e4b",
     green="#2fc49a",
+    purple="#d78ab8",
     grey="#8d97a3",
     band_50="#33779f",
     band_80="#25506d",
@@ -139,9 +143,10 @@ def template(palette: Palette) -> dict[str, Any]:
             "font": {"family": FONT, "size": 12, "color": palette.ink},
             "paper_bgcolor": palette.paper,
             "plot_bgcolor": palette.paper,
-            "colorway": [palette.blue, palette.vermillion, palette.green, palette.grey],
+            "colorway": [palette.blue, palette.vermillion, palette.green, palette.purple, palette.grey],
             "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
             "showlegend": False,
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
             # A finger that scrolls the page must not zoom a chart.
             "dragmode": False,
             "hovermode": "closest",
@@ -155,6 +160,39 @@ def template(palette: Palette) -> dict[str, Any]:
             "yaxis": axis,
         }
     }
+
+
+def _recoloured(value: Any, colours: dict[str, str]) -> Any:
+    if isinstance(value, str):
+        return colours.get(value, value)
+    if isinstance(value, dict):
+        return {key: _recoloured(item, colours) for key, item in value.items()}
+    return [_recoloured(item, colours) for item in value] if isinstance(value, list | tuple) else value
+
+
+def themed(figure: dict[str, Any], palette: Palette, *, legend: bool = False) -> dict[str, Any]:
+    """Dress a figure of `forecaster.report.charts` for one mode.
+
+    Parameters
+    ----------
+    figure : dict
+        Of a `forecaster.report.charts.Chart`, in light colours and without a template.
+    palette : Palette
+        `LIGHT` or `DARK`.
+    legend : bool
+        Whether Plotly draws a legend above the figure; a page that writes its own needs none.
+
+    Returns
+    -------
+    dict
+        ``data`` and ``layout`` with the template: what Plotly and ``streamlit.plotly_chart`` take.
+    """
+    dressed: dict[str, Any] = figure if palette == LIGHT else _recoloured(figure, dark_of_light())
+    layout = {**dressed["layout"], "template": template(palette)}
+    if legend:
+        layout |= {"showlegend": True, "margin": {"l": 8, "r": 8, "t": 36, "b": 8}}
+        layout["height"] = layout["height"] + 28
+    return {"data": dressed["data"], "layout": layout}
 
 
 def plotly_text(text: object) -> str:

@@ -135,12 +135,16 @@ class ForecastRow:
 
 @dataclass(frozen=True)
 class Outlook:
-    """All that is forecast for one symbol after its last session."""
+    """All that is forecast for one symbol after its last session.
+
+    ``table`` holds the rows of ``latest.parquet`` that ``rows`` tells.
+    """
 
     symbol: str
     origin: pd.Timestamp
     close: float
     rows: tuple[ForecastRow, ...]
+    table: pd.DataFrame
 
 
 def scores_of(results: Results, symbol: str = POOLED) -> dict[tuple[str, int, str], float]:
@@ -275,5 +279,5 @@ def outlooks(results: Results, model: str) -> list[Outlook]:
                     value_at_risk_1=1.0 - growth["q0.01"],
                 )
             )
-        found.append(Outlook(str(symbol), rows["origin"].iloc[0], close, tuple(forecast_rows)))
+        found.append(Outlook(str(symbol), rows["origin"].iloc[0], close, tuple(forecast_rows), rows))
     return found

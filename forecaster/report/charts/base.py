@@ -1,0 +1,100 @@
+"""What every chart is, and how its numbers and axes are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from forecaster.quantiles import LEVELS
+from forecaster.report.style import LIGHT, plotly_text
+
+__all__ = [
+    "CLOSES_SHOWN",
+    "INTERVAL_MARKS",
+    "Chart",
+    "interval_ends",
+    "named_rows",
+    "plain",
+    "rounded",
+    "sessions",
+    "upright",
+]
+
+INTERVAL_MARKS = ((LIGHT.blue, "circle"), (LIGHT.vermillion, "square"), (LIGHT.green, "diamond"))
+"""Colour and marker of the 50%, 80% and 95% lines."""
+CLOSES_SHOWN = 60
+"""How many of the last closes a fan chart draws."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure and the words that belong to it.
+
+    Parameters
+    ----------
+    figure : dict
+        Plotly's ``data`` and ``layout`` in light colours, without a template: see
+        `forecaster.report.style.themed`.
+    summary : str
+        What this figure says, with its numbers, for those who do not see it.
+    shows, hides : str
+        What charts of this kind show and what they do not, each the end of a sentence.
+    """
+
+    figure: dict[str, Any]
+    summary: str
+    shows: str
+    hides: str
+
+
+def plain(figure: go.Figure) -> dict[str, Any]:
+    """Make a figure plain data without a template: a page holds one for all."""
+    data: dict[str, Any] = figure.to_plotly_json()
+    data["layout"].pop("template", None)
+    return data
+
+
+def rounded(values: Sequence[float] | np.ndarray, digits: int = 6) -> list[float | None]:
+    """Round to significant digits, which keeps a file small; what is not finite becomes a gap."""
+    return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in values]
+
+
+def sessions(horizon: int) -> str:
+    """Write a number of sessions."""
+    return f"{horizon:,} session" + ("" if horizon == 1 else "s")
+
+
+def interval_ends(coverage: float) -> tuple[int, int]:
+    """Positions in `LEVELS` of the two ends of a central interval."""
+    low, high = (LEVELS.index(round((1 + sign * coverage) / 2, 6)) for sign in (-1, 1))
+    return low, high
+
+
+def upright(x: float, colour: str, **line: Any) -> dict[str, Any]:
+    """Make a vertical line through the whole height, below the data."""
+    return {
+        "type": "line",
+        "x0": x,
+        "x1": x,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "layer": "below",
+        "line": {"color": colour, "width": 1, **line},
+    }
+
+
+def named_rows(names: list[str]) -> dict[str, Any]:
+    """Make an axis of names, the first on top, that shortens what is too long to read."""
+    return {
+        "tickvals": list(range(len(names))),
+        "ticktext": [plotly_text(name if len(name) <= 24 else name[:23] + "…") for name in names],
+        "range": [len(names) - 0.4, -0.6],
+        "showgrid": False,
+        "tickfont": {"size": 12, "color": LIGHT.ink},
+    }
