@@ -9,7 +9,9 @@
     │   ├── SourceError              a source as a whole: missing file, missing column, nothing in it
     │   └── SymbolError              one symbol: unknown, too short, text for a number; the others can go on
     ├── NotFittedError               ``predict`` or ``save`` before ``fit`` (also a ``RuntimeError``)
-    └── TrackingError                the tracking store or the model registry cannot do what was asked
+    ├── TrackingError                the tracking store or the model registry cannot do what was asked
+    └── LedgerError                  the ledger cannot do what was asked, or refuses to
+        └── LedgerBusyError          another process writes, or does the same step; trying again may help
 
 A message states the rule, the value received and the way out, in one line.
 """
@@ -20,6 +22,8 @@ __all__ = [
     "DataError",
     "ForecasterError",
     "JobError",
+    "LedgerBusyError",
+    "LedgerError",
     "NotFittedError",
     "ParameterError",
     "SourceError",
@@ -71,3 +75,11 @@ class NotFittedError(ForecasterError, RuntimeError):
 
 class TrackingError(ForecasterError):
     """The tracking store or the model registry cannot do what was asked."""
+
+
+class LedgerError(ForecasterError):
+    """The ledger cannot do what was asked, or refuses to."""
+
+
+class LedgerBusyError(LedgerError):
+    """Another process has what is needed; the same call may succeed later."""

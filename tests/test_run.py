@@ -151,8 +151,15 @@ def test_a_second_run_moves_the_aliases(finished: RunResult, workspace: Path) ->
     run_job(load_job(path), path, workspace / "second", lambda *_: None)
     summary = json.loads((workspace / "second" / "summary.json").read_text())["mlflow"]
     client = MlflowClient(summary["tracking_uri"], summary["tracking_uri"])
-    assert str(client.get_model_version_by_alias("forecaster-spine", "champion").version) == "2"
-    assert str(client.get_model_version_by_alias("forecaster-spine", "previous").version) == "1"
+    before = json.loads((workspace / "out" / "summary.json").read_text())["mlflow"]
+    named = client.get_registered_model("forecaster-spine").aliases
+    aliases = {alias: str(number) for alias, number in named.items()}
+    assert before["version"] < summary["version"]
+    assert aliases["champion"] == aliases["challenger"] == str(summary["version"])
+    assert aliases["previous"] == str(before["version"])
+    # The best baseline is registered beside it.
+    baseline = client.get_model_version_by_alias("forecaster-spine", "baseline")
+    assert baseline.tags["forecaster.model"] == "historical"
     for name in ("forecasts.parquet", "latest.parquet", "scores.csv"):
         assert (workspace / "second" / name).read_bytes() == (workspace / "out" / name).read_bytes()
 

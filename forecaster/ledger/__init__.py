@@ -3,7 +3,7 @@
 See `forecaster.ledger.ledger` for what it does and `forecaster.ledger.tables` for what it holds.
 """
 
-from forecaster.ledger.errors import LedgerBusyError, LedgerError
+from forecaster.errors import LedgerBusyError, LedgerError
 from forecaster.ledger.forecasts import Issued
 from forecaster.ledger.ledger import Ledger
 from forecaster.ledger.record import Scored

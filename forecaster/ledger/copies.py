@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sqlalchemy import URL, Connection, func, insert, select
 
+from forecaster.errors import LedgerError
 from forecaster.ledger.database import Database, grown, parsed, sqlite_url
-from forecaster.ledger.errors import LedgerError
 from forecaster.ledger.tables import METADATA
 
 __all__ = ["backup", "restore"]

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from forecaster.ledger.errors import LedgerBusyError, LedgerError
+from forecaster.errors import LedgerBusyError, LedgerError
 from forecaster.ledger.tables import VERSION_TABLE
 
 __all__ = ["MIGRATIONS", "SCHEMA", "Database", "first_or_insert", "grown", "parsed", "sqlite_url"]

@@ -12,9 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Select, func, insert, select
 
-from forecaster.errors import ParameterError
+from forecaster.errors import LedgerError, ParameterError
 from forecaster.ledger.database import Database, first_or_insert, grown
-from forecaster.ledger.errors import LedgerError
 from forecaster.ledger.steps import Run
 from forecaster.ledger.tables import (
     NUMBERS,

@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 import pandas as pd
 from sqlalchemy import Select, Table, insert, select
 
+from forecaster.errors import LedgerError
 from forecaster.ledger import copies, record
 from forecaster.ledger.database import Database, first_or_insert
-from forecaster.ledger.errors import LedgerError
 from forecaster.ledger.forecasts import Issued, issue, read_forecasts, read_latest, read_seen
 from forecaster.ledger.record import Scored
 from forecaster.ledger.steps import Run, run_status

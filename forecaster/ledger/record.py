@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from sqlalchemy import Connection, Select, func, insert, select
 
-from forecaster.errors import ParameterError
+from forecaster.errors import LedgerError, ParameterError
 from forecaster.ledger.database import Database, grown
-from forecaster.ledger.errors import LedgerError
 from forecaster.ledger.forecasts import KEY, dates, read_forecasts
 from forecaster.ledger.tables import SCORES, forecasts, jobs, outcomes, scores, tracks
 

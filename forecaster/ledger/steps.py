@@ -12,9 +12,8 @@ from typing import Any, Literal
 import pandas as pd
 from sqlalchemy import Connection, Row, select, update
 
-from forecaster.errors import ForecasterError, ParameterError
+from forecaster.errors import ForecasterError, LedgerBusyError, LedgerError, ParameterError
 from forecaster.ledger.database import Database, first_or_insert
-from forecaster.ledger.errors import LedgerBusyError, LedgerError
 from forecaster.ledger.processes import Holder, alive, this_process
 from forecaster.ledger.tables import job_files, jobs, runs, steps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from forecaster.errors import TrackingError
 from forecaster.job import Job
 from forecaster.models.base import Forecaster
 
-__all__ = ["SavedModel", "read_model", "write_model"]
+__all__ = ["SavedModel", "folder_hash", "read_model", "registered_name", "write_model"]
 
 JOB, LEARNED = "job.json", "learned"
 
@@ -24,6 +25,20 @@ class SavedModel:
     job: Job
     name: str
     model: Forecaster
+
+
+def registered_name(job: Job) -> str:
+    """Give the name under which a job's models are registered."""
+    return f"forecaster-{job.name}"
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 of the names and contents of all files in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
 
 
 def write_model(folder: Path, saved: SavedModel) -> None:
@@ -48,4 +63,8 @@ def read_model(folder: Path) -> SavedModel:
         model = job.build(name)
     except (OSError, ValueError, KeyError, TypeError, StopIteration, ValidationError) as error:
         raise TrackingError(f"{folder}: not a saved model, or a damaged one: {error}") from error
-    return SavedModel(job, name, model.load(folder / LEARNED))
+    try:
+        return SavedModel(job, name, model.load(folder / LEARNED))
+    # What a cut file does to NumPy, zip and Keras is of many types.
+    except Exception as error:
+        raise TrackingError(f"{folder}: a damaged model: {error}") from error
