@@ -39,6 +39,10 @@ TAIL_COLUMNS = ("tail_low", "tail_high", "variance")
 """Columns of a table of forecasts that hold its tails, where a model states them."""
 
 
+SHOWN = 5
+"""Origins that a notebook shows of a forecast."""
+
+
 def quantile_columns() -> list[str]:
     """Name the columns of the quantiles in a table: ``q0.01``, ``q0.025`` to ``q0.99``."""
     return [f"q{level!r}" for level in LEVELS]
@@ -80,7 +84,7 @@ class Tails:
     variance: Array
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class QuantileForecast:
     """Quantiles of the cumulative log return over each horizon, one row an origin.
 
@@ -150,6 +154,26 @@ class QuantileForecast:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __repr__(self) -> str:
+        horizons = ", ".join(map(str, self.horizons))
+        tails = ", with tails" if self.tails is not None else ""
+        return f"QuantileForecast({len(self):,} origins; horizons {horizons}; {len(LEVELS)} levels{tails})"
+
+    def _repr_html_(self) -> str:
+        """Show the first origins in a notebook: median and 80% interval, in percent."""
+        low, high = self.interval(0.8)
+        percent = 100 * np.stack([self.median, low, high], axis=-1)[:SHOWN]
+        rows = [
+            "".join(
+                f"<td>{middle:+.2f}% ({below:+.2f} to {above:+.2f})</td>" for middle, below, above in origin
+            )
+            for origin in percent
+        ]
+        cells = "".join(f"<tr>{row}</tr>" for row in rows)
+        heads = "".join(f'<th scope="col">{h} sessions</th>' for h in self.horizons)
+        caption = f"<caption>{self!r}: median and 80% interval of the log return</caption>"
+        return f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table>"
 
     @property
     def median(self) -> Array:

@@ -23,6 +23,15 @@ Rows = NDArray[np.int64]
 Sessions = NDArray[np.datetime64]
 
 
+NAMED = 3
+"""Symbols that are named where a panel is shown."""
+
+
+def _some(symbols: tuple[str, ...]) -> str:
+    others = f" and {len(symbols) - NAMED} others" if len(symbols) > NAMED else ""
+    return f"{', '.join(symbols[:NAMED])}{others}"
+
+
 @dataclass(frozen=True)
 class Universe:
     """The symbols that every forecast may look at, whichever are forecast: fixed, and recorded by a model.
@@ -59,7 +68,7 @@ class Covariate:
         return np.searchsorted(self.closings, closings, side="right") - 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Panel:
     """All series end to end, like the data and the row pointer of a sparse matrix.
 
@@ -152,6 +161,10 @@ class Panel:
 
     def __len__(self) -> int:
         return len(self.sessions)
+
+    def __repr__(self) -> str:
+        span = f", {self.sessions.min()} to {self.sessions.max()}" if len(self) else ""
+        return f"Panel({_some(self.symbols)}: {len(self):,} rows{span})"
 
     @cached_property
     def series(self) -> Rows:
@@ -358,7 +371,7 @@ def _closings(
     return np.concatenate(parts)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Windows:
     """Origins in a panel: each row is an index into it, never a copy of prices.
 
@@ -379,6 +392,11 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        span = f", {self.sessions.min()} to {self.sessions.max()}" if len(self) else ""
+        horizons = ", ".join(map(str, self.horizons))
+        return f"Windows({len(self):,} origins of {_some(self.panel.symbols)}{span}; horizons {horizons})"
 
     @property
     def series(self) -> Rows:
