@@ -57,6 +57,8 @@ DEEP = {
 } | {
     "mlp": f"{{kind: mlp, {TRAINING}}}",
     "convolution_ewma": f"{{kind: convolution, strategy: {{kind: row}}, anchor: ewma, {TRAINING}}}",
+    "convolution_variance": f"{{kind: convolution, strategy: {{kind: row}}, target: variance, {TRAINING}}}",
+    "convolution_point": f"{{kind: convolution, strategy: {{kind: row}}, target: point, {TRAINING}}}",
 }
 COMBINED = {"combination": "{kind: combination, members: [harx_fhs, ridge]}"}
 MODELS = LIGHT | DEEP | COMBINED
@@ -236,18 +238,26 @@ def test_the_control_has_as_many_parameters() -> None:
     assert counts["convolution_replicate"] == counts["convolution_control"]
 
 
-@pytest.mark.parametrize("name", ["convolution_lagged", "convolution_ewma", "mlp"])
+@pytest.mark.parametrize(
+    "name",
+    ["convolution_lagged", "convolution_ewma", "mlp", "convolution_variance", "convolution_point"],
+)
 def test_the_network_starts_at_its_anchor(name: str) -> None:
-    """Before training, s is zero: the scale is that of the linear model, or the EWMA one."""
+    """Before training, s is zero: the scale is that of the linear model, or the EWMA one, and no mean."""
     untrained, windows = build(name), origins(WHOLE)
-    untrained.linear.fit(learnable(WHOLE))
+    untrained.target.fit(learnable(WHOLE))
     count = untrained.network(len(HORIZONS)).features
     untrained.statistics = np.stack([np.zeros(count), np.ones(count)]).astype(np.float32)
     untrained.weights = untrained.trainer(len(HORIZONS)).function.first_weights(0)[None]
-    anchors = (
-        windows.scales if name == "convolution_ewma" else build("lin").fit(learnable(WHOLE)).scales(windows)
-    )
-    np.testing.assert_allclose(untrained._scales(windows), anchors, rtol=1e-6)
+    if name == "convolution_ewma":
+        anchors = windows.scales
+    elif name == "convolution_variance":
+        anchors = np.sqrt(build("qlike_glm").fit(learnable(WHOLE)).variance(windows))
+    else:
+        anchors = build("lin").fit(learnable(WHOLE)).scales(windows)
+    location, scale = untrained._location_and_scale(windows)
+    np.testing.assert_allclose(scale, anchors, rtol=1e-6)
+    np.testing.assert_allclose(location, 0.0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [f"convolution_{name}" for name in STRATEGIES if name != "spectrogram"])
@@ -276,28 +286,30 @@ def test_what_the_kernel_sees_is_what_the_first_layer_does(name: str, fitted: di
         np.testing.assert_allclose(rows["weight"], moved[: len(rows)], atol=1e-6)
 
 
-def renewed(of: Panel, first: Any) -> Any:
+def renewed(of: Panel, first: Any, name: str = "convolution_row") -> Any:
     """A model that was trained on an evening and renewed 40 sessions later."""
-    return build("convolution_row").renew(first, learnable(of, WHOLE.calendar[540]))
+    return build(name).renew(first, learnable(of, WHOLE.calendar[540]))
 
 
-def test_a_renewal_keeps_the_network_and_takes_what_happened_since(fitted: dict[str, Any]) -> None:
-    name = "convolution_row"
+@pytest.mark.parametrize("name", ["convolution_row", "convolution_variance", "convolution_point"])
+def test_a_renewal_keeps_the_network_and_takes_what_happened_since(name: str, fitted: dict[str, Any]) -> None:
     fitted[name] = first = fitted.get(name) or build(name).fit(learnable(WHOLE))
-    second = renewed(WHOLE, first)
+    second = renewed(WHOLE, first, name)
     assert second.weights is first.weights
     windows = learnable(WHOLE, WHOLE.calendar[540])
     assert np.array_equal(
-        second.linear.coefficients,
-        build(name).linear.fit(windows).coefficients,  # estimated anew
+        second.target.linear.coefficients,
+        build(name).target.linear.fit(windows).coefficients,  # estimated anew
     )
     # Outcomes up to the training are those of the training; later ones are over what was forecast then.
-    _, rows, standardised = second._outcomes
-    later = ~np.isin(rows, first._outcomes[1])
+    rows, location, scale = second._past.rows, second._past.location, second._past.scale
+    later = ~np.isin(rows, first._past.rows)
     assert 0 < later.sum() <= 3 * 40
-    assert np.array_equal(standardised[~later], first._outcomes[2])
-    fresh = Windows(WHOLE, rows[later], HORIZONS)
-    np.testing.assert_allclose(standardised[later], fresh.targets / first._scales(fresh), rtol=1e-6)
+    assert np.array_equal(scale[~later], first._past.scale)
+    assert np.array_equal(location[~later], first._past.location)
+    then = first._location_and_scale(Windows(WHOLE, rows[later], HORIZONS))
+    np.testing.assert_allclose((location[later], scale[later]), then, rtol=1e-6)
+    standardised = (Windows(WHOLE, rows, HORIZONS).targets - location) / scale
     np.testing.assert_allclose(
         second.residuals.values[0], np.quantile(standardised, LEVELS, axis=0).T, rtol=1e-12
     )
@@ -319,7 +331,9 @@ def test_a_renewal_does_not_see_the_future(fitted: dict[str, Any]) -> None:
 def test_a_renewal_of_something_else_is_refused(fitted: dict[str, Any], tmp_path: Path) -> None:
     name = "convolution_row"
     fitted[name] = first = fitted.get(name) or build(name).fit(learnable(WHOLE))
-    with pytest.raises(ParameterError, match="a renewal is made from a convolution of the same network"):
+    with pytest.raises(
+        ParameterError, match="a renewal is made from a convolution of the same network, target"
+    ):
         renewed(WHOLE, build("convolution_ewma"))
     with pytest.raises(NotFittedError, match="a renewal is made from a fitted model"):
         renewed(WHOLE, build(name))
@@ -335,8 +349,7 @@ def test_residuals_are_of_networks_that_have_not_seen_the_outcome(fitted: dict[s
     name = "convolution_row"
     fitted[name] = model = fitted.get(name) or build(name).fit(learnable(WHOLE))
     train = learnable(WHOLE)
-    _, rows, standardised = model._outcomes
-    assert np.array_equal(rows, train.rows)
+    assert np.array_equal(model._past.rows, train.rows)
     sessions = np.unique(train.sessions)
     quarter = np.array_split(sessions, 4)[1]
     inside = np.isin(train.sessions, quarter)
@@ -347,12 +360,16 @@ def test_residuals_are_of_networks_that_have_not_seen_the_outcome(fitted: dict[s
     first, last = np.searchsorted(sessions, quarter[[0, -1]])
     used = (reach < first - 42) | (reach > last + 42)
     assert (far | ~used).all(), "no outcome that is trained on overlaps one of the block"
-    anchors = model._anchors(train)
-    observed = model._observed(train, train.targets, anchors)
-    data = model._data(train, model._features(train), observed, model._ages(train))
-    alone = model._trained(train.take(used), data, model._constants(observed), member=1 + 1)
-    scales = anchors[inside] * model._stretches(train.take(inside), data, [alone])
-    np.testing.assert_allclose(standardised[inside], train.targets[inside] / scales, rtol=1e-5)
+    target, anchors = model.target, model.target.anchors(train)
+    observed = target.observed(train, anchors)
+    data = model._data(train, target.features(train), observed, model._ages(train))
+    alone = model._trained(train.take(used), data, target.constants(observed), member=1 + 1)
+    scales = anchors[inside] * np.exp(model._outputs(train.take(inside), data, [alone]))
+    np.testing.assert_allclose(model._past.scale[inside], scales, rtol=1e-5)
+    standardised = train.targets / model._past.scale
+    np.testing.assert_allclose(
+        model.residuals.values[0], np.quantile(standardised, LEVELS, axis=0).T, rtol=1e-12
+    )
 
 
 def test_a_frequency_response_follows_from_the_lags(fitted: dict[str, Any]) -> None:

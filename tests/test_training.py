@@ -18,13 +18,10 @@ from forecaster.models.convolution.chunks import MOST_ROWS, check_runs, cut_chun
 from forecaster.models.convolution.geometry import KernelConvolution, KernelNormalization
 from forecaster.models.convolution.inputs import network_channels
 from forecaster.models.convolution.layers import KernelStack
-from forecaster.models.convolution.model import (
-    ConvolutionForecaster,
-    scale_loss,
-    scale_objective,
-)
+from forecaster.models.convolution.model import ConvolutionForecaster
 from forecaster.models.convolution.network import FEATURE_CLIP, Network, Objective, squared_error
 from forecaster.models.convolution.rates import cosine_rates
+from forecaster.models.convolution.targets import scale_loss, scale_objective
 from forecaster.models.convolution.training import (
     Data,
     Schedule,
@@ -617,7 +614,7 @@ def forecaster(**changes: Any) -> ConvolutionForecaster:
         "weight_decay": 1e-3,
     }
     settings |= {"dropout": 0.2, "seeds": 1, "warm_start": False, "seed": 7, "dense": 8, "lookback": 20}
-    settings |= {"anchor": "ewma", "refit_every": 1, "half_life": 8.0}
+    settings |= {"target": "distribution", "anchor": "ewma", "refit_every": 1, "half_life": 8.0}
     network = {"strategy": Lagged(lags=(0, 1, 5)), "layers": layers(((3, 3), (1, 1)), ((1, 3), (1, 2)))}
     return ConvolutionForecaster(**network | settings | changes)
 
@@ -646,10 +643,11 @@ def test_several_seeds_are_averaged_in_logs() -> None:
     for member, single in zip(both.weights, alone, strict=True):
         assert single.weights is not None
         assert np.array_equal(member, single.weights[0])
-    logs = [np.log(single._scales(fold.test)) for single in alone]
-    np.testing.assert_allclose(np.log(both._scales(fold.test)), np.mean(logs, axis=0), rtol=1e-9)
+    logs = [np.log(single._location_and_scale(fold.test)[1]) for single in alone]
+    together = np.log(both._location_and_scale(fold.test)[1])
+    np.testing.assert_allclose(together, np.mean(logs, axis=0), rtol=1e-9)
     assert np.abs(logs[0] - logs[1]).max() > 1e-3
-    beside = both.residuals.parameters + both.linear.parameters
+    beside = both.residuals.parameters + both.target.parameters
     assert both.parameters - beside == 2 * alone[0].weights.size  # type: ignore[union-attr]
     assert set(both.lag_weights()["filter"]) == set(range(10))
 
@@ -691,8 +689,10 @@ def test_a_warm_start_sees_nothing_later() -> None:
 
 def test_a_warm_start_from_something_else_is_refused() -> None:
     train = ten_folds(garch_panel())[0].train
-    with pytest.raises(ParameterError, match="of the same network and seeds"):
+    with pytest.raises(ParameterError, match="of the same network, target and seeds"):
         forecaster(warm_start=True).start_from(forecaster(dense=9).fit(train))
+    with pytest.raises(ParameterError, match="of the same network, target and seeds"):
+        forecaster(warm_start=True).start_from(forecaster(target="point").fit(train))
     with pytest.raises(NotFittedError, match="fit the earlier one first"):
         forecaster(warm_start=True).start_from(forecaster())
 
@@ -700,7 +700,7 @@ def test_a_warm_start_from_something_else_is_refused() -> None:
 def by_window(of: ConvolutionForecaster, train: Windows, seed: int) -> Any:
     """Train the slow obvious way: Keras, lifted windows in random order, the same steps and rates."""
     trainer = of.trainer(len(train.horizons))
-    network, observed = trainer.network, of._observed(train, train.targets, of._anchors(train))
+    network, observed = trainer.network, of.target.observed(train, of.target.anchors(train))
     assert network.strategy is not None
     windows = keras.Input((network.sessions, network.channels))
     features = keras.Input((network.features,))
@@ -716,10 +716,10 @@ def by_window(of: ConvolutionForecaster, train: Windows, seed: int) -> Any:
     rates = cosine_rates(of.schedule.learning_rate, steps, of.schedule.warm_up)
     optimizer = keras.optimizers.AdamW(0.0, weight_decay=of.schedule.weight_decay)
     optimizer.build(model.trainable_variables)
-    constants = [tf.constant(value, tf.float32) for value in of._constants(observed)]
+    constants = [tf.constant(value, tf.float32) for value in of.target.constants(observed)]
     channels = network_channels(train.panel, train.panel.universe)
     sequences = np.stack([channels[row - network.sessions + 1 : row + 1] for row in train.rows])
-    raw = of._features(train)
+    raw = of.target.features(train)
     standard = np.clip((raw - of.statistics[0]) / of.statistics[1], -FEATURE_CLIP, FEATURE_CLIP)
     observed = observed.astype(np.float32)
 
@@ -752,13 +752,13 @@ def test_chunks_and_windows_learn_equally_well_on_real_returns() -> None:
     for seed in range(4):
         model = forecaster(epochs=3, dropout=0.0, half_life=0.0, seed=seed).fit(train)
         trainer = model.trainer(3)
-        observed = model._observed(after, after.targets, model._anchors(after)).astype(np.float32)
-        data = model._data(after, model._features(after))
+        observed = model.target.observed(after, model.target.anchors(after)).astype(np.float32)
+        data = model._data(after, model.target.features(after))
         assert model.weights is not None
         for kind, weights in (("chunks", model.weights[0]), ("windows", by_window(model, train, seed))):
             outputs = trainer.score(weights, data, after.rows, panel.offsets, model.statistics)
-            learned = model._observed(train, train.targets, model._anchors(train))
-            constants = [tf.constant(value, tf.float32) for value in model._constants(learned)]
+            learned = model.target.observed(train, model.target.anchors(train))
+            constants = [tf.constant(value, tf.float32) for value in model.target.constants(learned)]
             seen = tf.constant(observed)
             losses[kind].append(float(tf.reduce_mean(scale_loss(outputs[None], seen[None], constants))))
         still = np.zeros_like(outputs)

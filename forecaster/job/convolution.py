@@ -43,15 +43,20 @@ class Training(Spec):
 
 
 class _ScaleNetwork(ModelSpec):
-    """What the networks with a scale head share."""
+    """What the networks share: a head for what is forecast, which starts at a linear model."""
 
     complexity: ClassVar[int] = 5
     baseline: ClassVar[bool] = False
 
     dense: PositiveInt = 64
     """Units of the hidden layer."""
+    target: Literal["distribution", "variance", "point"] = "distribution"
+    """What the network is trained for: the scale of the whole distribution by CRPS, the variance over the
+    horizon (of returns or of the range, as the job's `variance` says) by QLIKE, or the mean by squared error.
+    Every one of them forecasts quantiles."""
     anchor: Literal["lin", "ewma"] = "lin"
-    """Scale that training starts from: that of the model `lin`, or the EWMA volatility."""
+    """What training starts from: a linear model (the scale of `lin`; for the variance, `qlike_glm`), or the
+    EWMA volatility. A mean starts at zero and is counted in this scale."""
     refit_every: PositiveInt = 1
     """Refits of a backtest from one training to the next; those between renew all but the network."""
     training: Training = Training()
@@ -66,11 +71,17 @@ class _ScaleNetwork(ModelSpec):
             layers=self.layers(),
             lookback=lookback,
             dense=self.dense,
+            target=self.target,
             anchor=self.anchor,
             refit_every=self.refit_every,
             seed=seed,
             **self.training.model_dump(),
         )
+
+    @property
+    def _aim(self) -> str:
+        """What is forecast, to end a description; nothing for the distribution."""
+        return {"distribution": "", "variance": ", for the variance", "point": ", for the mean"}[self.target]
 
     def made_strategy(self) -> Lifting | Parallel | None:
         """Make what lifts the series; None without a convolution."""
@@ -89,7 +100,7 @@ class DenseModel(_ScaleNetwork):
     @property
     def description(self) -> str:
         """What it is, in a few words."""
-        return f"hidden layer of {self.dense} units on HAR features, no convolution"
+        return f"hidden layer of {self.dense} units on HAR features, no convolution{self._aim}"
 
     def history(self, lookback: int) -> int:
         """Sessions that an origin needs up to itself."""
@@ -110,7 +121,7 @@ class ConvolutionModel(_ScaleNetwork):
     @property
     def description(self) -> str:
         """What it is, in a few words."""
-        return f"2D kernel, {self.strategy.description}"
+        return f"2D kernel, {self.strategy.description}{self._aim}"
 
     def history(self, lookback: int) -> int:
         """Sessions that an origin needs up to itself."""

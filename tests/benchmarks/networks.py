@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from forecaster.job.convolution import ConvolutionModel
 from forecaster.liftings import Lagged, Row
 from forecaster.models.convolution.geometry import KernelConvolution
-from forecaster.models.convolution.model import ConvolutionForecaster, scale_objective
+from forecaster.models.convolution.model import ConvolutionForecaster
 from forecaster.models.convolution.network import Network, Objective, squared_error
+from forecaster.models.convolution.targets import scale_objective
 from forecaster.prices.samples import SAMPLE_SYMBOLS, SampleSource
 from forecaster.quantiles import LEVELS
 from forecaster.returns import forward_returns

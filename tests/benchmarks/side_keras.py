@@ -40,8 +40,8 @@ from forecaster.kernels import Parallel
 from forecaster.liftings import Lifting
 from forecaster.models.convolution.geometry import KernelConvolution
 from forecaster.models.convolution.layers import KernelStack
-from forecaster.models.convolution.model import scale_loss
 from forecaster.models.convolution.network import Network
+from forecaster.models.convolution.targets import scale_loss
 
 # isort: split
 import keras

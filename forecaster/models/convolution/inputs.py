@@ -10,7 +10,14 @@ from forecaster.features import CLIP, VOLATILITY_FLOOR
 from forecaster.models.econometric.harx import HarxForecaster, regressor_names
 from forecaster.windows import Covariate, Panel, Universe, Windows
 
-__all__ = ["CHANNELS", "feature_count", "network_channels", "network_features"]
+__all__ = [
+    "CHANNELS",
+    "VARIANCE_CHANNELS",
+    "feature_count",
+    "network_channels",
+    "network_features",
+    "variance_channels",
+]
 
 Array = NDArray[np.float64]
 
@@ -25,6 +32,8 @@ CHANNELS = (
     "market_log_volatility_ratio",
     "log_cross_section",
 )
+
+VARIANCE_CHANNELS = ("log_variance_ratio", "cross_log_variance_ratio")
 
 SMALLEST = 0.02
 """Of a ratio whose log is taken: a return of zero has no log."""
@@ -86,6 +95,32 @@ def network_channels(panel: Panel, universe: Universe) -> NDArray[np.float32]:
         own = [z, np.abs(z), np.log(np.abs(z) + 0.1)]
         columns = [*own, beside[:, 0], beside[:, 1], around[:, 0], ratio, beside[:, 2], around[:, 1]]
         result[part] = np.clip(np.stack(columns, axis=-1), -CLIP, CLIP)
+    return result
+
+
+def variance_channels(panel: Panel, universe: Universe) -> NDArray[np.float32]:
+    """Channels of the variance of every session, for a network that forecasts it.
+
+    Parameters
+    ----------
+    panel : Panel
+    universe : Universe
+        Whose cross-section they look at.
+
+    Returns
+    -------
+    ndarray of shape (total, len(VARIANCE_CHANNELS)), float32
+        The log of the session's variance over its EWMA, and the mean over the members of the same; clipped at
+        8. A session sees the last mean that was known by its close; where there was none, its own value.
+    """
+    means = panel.cross_variance(universe)
+    ratio = (means[0].values - means[1].values)[:, None]
+    result = np.empty((len(panel), len(VARIANCE_CHANNELS)), dtype=np.float32)
+    for part in panel.parts:
+        variances = panel.variances[part]
+        own = (features.log_variance(variances) - features.log_ewma_variance(variances))[:, None]
+        around = _seen(means[0], ratio, panel.closed[part], own)
+        result[part] = np.clip(np.concatenate([own, around], axis=1), -CLIP, CLIP)
     return result
 
 

@@ -21,8 +21,9 @@ Array = NDArray[np.float64]
 GLM_PENALTY = 1e-4
 """Weight of the squared coefficients of the GLM, over standardised regressors."""
 
-SMALLEST_RATIO = 1e-3
-"""Smallest outcome of the GLM over its EWMA forecast: a gamma distribution has no zero."""
+SMALLEST_RATIO = 0.01
+"""Smallest outcome over its EWMA variance that coefficients are fitted to: below it lies chance, such as a
+price that did not move, whose log would rule a regression; and a gamma distribution has no zero."""
 
 
 class _VarianceForecaster:
@@ -40,9 +41,13 @@ class _VarianceForecaster:
         coefficients = 0 if self.coefficients is None else self.coefficients.size
         return coefficients + self.factors.size + self.residuals.parameters
 
-    def _regressors(self, windows: Windows) -> Array:
+    def regressors(self, windows: Windows) -> Array:
         """Give the regressors with a constant first, shape (n_origins, n_regressors)."""
         raise NotImplementedError
+
+    def ewma(self, windows: Windows) -> Array:
+        """Give the EWMA of the daily variances times h, shape (n_origins, n_horizons)."""
+        return np.exp(_log_ewma(windows))[:, None] * np.array(windows.horizons, dtype=np.float64)
 
     def _base(self, windows: Windows) -> Array:
         """Give the variance that the log-linear fit multiplies, shape (n_origins, n_horizons)."""
@@ -56,11 +61,9 @@ class _VarianceForecaster:
         """Fit each horizon, put the mean of the forecast right, then take the residual quantiles."""
         targets = known_targets(windows)
         self.universe = windows.panel.universe
-        outcomes, regressors = windows.realised_variance, self._regressors(windows)
-        base = self._base(windows)
-        self.coefficients = np.stack(
-            [self._estimate(regressors, ratio) for ratio in (outcomes / base).T], axis=0
-        )
+        outcomes, regressors = windows.realised_variance, self.regressors(windows)
+        held = np.maximum(outcomes, SMALLEST_RATIO * self.ewma(windows)) / self._base(windows)
+        self.coefficients = np.stack([self._estimate(regressors, ratio) for ratio in held.T], axis=0)
         self.factors = np.ones(len(windows.horizons))
         # Without this an exponential of a fitted log is a median, not a mean (Duan, Journal of the American
         # Statistical Association 78, 1983), and every rival looks good.
@@ -72,7 +75,7 @@ class _VarianceForecaster:
         """Forecast the variance over each horizon, shape (n_origins, n_horizons)."""
         if self.coefficients is None:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
-        regressors = self._regressors(windows)
+        regressors = self.regressors(windows)
         # Not a matrix product: its rounding depends on how many rows there are.
         logs = np.stack([(regressors * row).sum(axis=1) for row in self.coefficients], axis=1)
         variance: Array = np.exp(logs) * self._base(windows) * self.factors
@@ -131,7 +134,8 @@ class HarLogForecaster(_VarianceForecaster):
         super().__init__()
         self.windows = windows
 
-    def _regressors(self, windows: Windows) -> Array:
+    def regressors(self, windows: Windows) -> Array:
+        """Give a constant and the logs of the means, shape (n_origins, 1 + n_windows)."""
         panel = windows.panel
         variances = panel.variances
         result = np.ones((len(windows), 1 + len(self.windows)))
@@ -165,20 +169,15 @@ class QlikeForecaster(_VarianceForecaster):
     (2011), on QLIKE.
     """
 
-    def _log_ewma(self, windows: Windows) -> Array:
-        """Compute log w at each origin, shape (n_origins,)."""
-        variances, result = windows.panel.variances, np.empty(len(windows))
-        for part, mine in windows.by_series():
-            logs = features.log_ewma_variance(variances[part])
-            result[mine] = logs[windows.rows[mine] - part.start]
-        return result
+    regressor_count = 8 + len(features.HARX_WINDOWS)
+    """Columns of `regressors`."""
 
     def _base(self, windows: Windows) -> Array:
-        base: Array = np.exp(self._log_ewma(windows))[:, None] * np.array(windows.horizons, dtype=np.float64)
-        return base
+        return self.ewma(windows)
 
-    def _regressors(self, windows: Windows) -> Array:
-        panel, ewma = windows.panel, self._log_ewma(windows)
+    def regressors(self, windows: Windows) -> Array:
+        """Give the regressors with a constant first, shape (n_origins, regressor_count)."""
+        panel, ewma = windows.panel, _log_ewma(windows)
         cross = panel.cross_variance(self.universe)
         blocks: list[Array] = []
         order: list[NDArray[np.int64]] = []
@@ -214,9 +213,18 @@ class QlikeForecaster(_VarianceForecaster):
         mean, deviation = varying.mean(axis=0), varying.std(axis=0)
         deviation = np.where(deviation > 1e-9, deviation, 1.0)
         glm = GammaRegressor(alpha=GLM_PENALTY, max_iter=1000)
-        glm.fit((varying - mean) / deviation, np.maximum(ratio, SMALLEST_RATIO))
+        glm.fit((varying - mean) / deviation, ratio)
         slopes = glm.coef_ / deviation
         return np.concatenate([[glm.intercept_ - (slopes * mean).sum()], slopes])
+
+
+def _log_ewma(windows: Windows) -> Array:
+    """Compute the log of the EWMA of the daily variances at each origin, shape (n_origins,)."""
+    variances, result = windows.panel.variances, np.empty(len(windows))
+    for part, mine in windows.by_series():
+        logs = features.log_ewma_variance(variances[part])
+        result[mine] = logs[windows.rows[mine] - part.start]
+    return result
 
 
 def _of_members(covariate: Covariate, closed: NDArray[np.datetime64], stand_in: Array) -> Array:
