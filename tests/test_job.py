@@ -292,6 +292,7 @@ def changed_settings() -> list[tuple[tuple[str | int, ...], Any]]:
         "returns": "price",
         "market": "WTI",
         "variance": "range",
+        "target": "variance",
         "anchor": "ewma",
         "residuals": "pooled",
         "axis": "columns",
