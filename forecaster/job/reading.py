@@ -80,7 +80,7 @@ def parse_job(text: str, where: str) -> Job:
         raise JobError(f"{where}: a setting contains itself; remove the alias") from None
 
 
-def load_job(path: Path) -> Job:
+def load_job(path: Path | str) -> Job:
     """Read a job file.
 
     Raises
@@ -89,7 +89,7 @@ def load_job(path: Path) -> Job:
         If the file cannot be read, or as in `parse_job`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise JobError(f"{path}: no such job file") from None
     except (OSError, UnicodeDecodeError) as error:
