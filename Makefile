@@ -1,7 +1,7 @@
 # `make` lists the targets. `make run` and `make test` need nothing but Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all lint check docs bench bench-skill bench-store setup setup-dev setup-peers lock lock-peers clean
+.PHONY: help run test test-all lint check docs security release-check bench bench-skill bench-store setup setup-dev setup-peers lock lock-peers clean
 
 # Refused in one line, here, before a recipe starts: a recipe that fails adds a line of make's own.
 refusal = $(shell PYTHON='$(PYTHON)' .ci/find-python 2>&1 >/dev/null)
@@ -35,8 +35,17 @@ lint: setup-dev ## check style, types and the direction of imports
 
 check: lint test-all ## check everything: run this before a commit
 
-docs: setup ## draw the pictures of docs/ anew
+docs: setup-dev ## draw the pictures, write the reference, and build the pages of docs/ into workspace/docs
 	.venv/bin/python docs/make_images.py
+	.venv/bin/python docs/make_reference.py
+	.venv/bin/zensical build
+
+security: setup-dev ## look for what is unsafe in the code, and for known holes in the pins (asks a service)
+	.venv/bin/bandit --quiet --recursive --severity-level medium forecaster pipelines dashboards
+	.venv/bin/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
+release-check: setup-dev ## build the wheel, install it alone on each Python here, and run the quickstart with it
+	.ci/release-check
 
 bench: setup-dev setup-peers ## measure speed and memory beside the peers; arguments in ARGUMENTS, such as --quick
 	.venv/bin/python tests/benchmarks/speed.py $(ARGUMENTS)

@@ -23,7 +23,7 @@ TOP_LEVEL = {
     "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "docs",
     # what tools need
     ".ci", ".dockerignore", ".gitattributes", ".gitignore", ".pre-commit-config.yaml", "Dockerfile",
-    "Makefile", CORE, DEVELOPMENT, PEERS,
+    "Makefile", "zensical.toml", CORE, DEVELOPMENT, PEERS,
 }  # fmt: skip
 
 # Spelt in two halves, so that this file does not name them.
