@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from forecaster.errors import ParameterError
 from forecaster.job import CombinationModel, Job
 from forecaster.models.base import SeesKernels
+from forecaster.monitoring import promise_table
 from forecaster.quantiles import TAIL_COLUMNS, QuantileForecast, quantile_columns
 from forecaster.returns import forward_returns
 from forecaster.scores import row_scores, score_table
@@ -61,6 +62,8 @@ class BacktestResult:
     champion : Champion
     baseline : str
         The best baseline.
+    promise : DataFrame
+        What the monitoring holds a model to: `forecaster.monitoring.promise_table`.
     lag_weights, frequency_responses : DataFrame
         What the first kernel of each convolution sees after the last refit: ``model`` and the columns of
         `forecaster.models.base.SeesKernels`. A spectrogram has no kernel on the series and no rows.
@@ -77,6 +80,7 @@ class BacktestResult:
     variance_verdicts: pd.DataFrame
     champion: Champion
     baseline: str
+    promise: pd.DataFrame
     lag_weights: pd.DataFrame
     frequency_responses: pd.DataFrame
 
@@ -124,7 +128,7 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
             f"{span.start} on and prices until {data.panel.calendar[-1]}; start earlier"
         )
     total = len(job.models) * len(over)
-    fold_rows, kernels, parameters = [], [], {}
+    fold_rows, daily, kernels, parameters = [], [], [], {}
     tables: dict[str, list[pd.DataFrame]] = {spec.name: [] for spec in job.models}
     naive_errors = _naive_errors(over[0].train)
     combinations = {spec.name: spec.members for spec in job.models if isinstance(spec, CombinationModel)}
@@ -140,12 +144,14 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         table = pd.concat([table, extra], axis=1)
         rows = row_scores(table)
         table["crps"], table["qlike"] = rows["crps"], rows.get("qlike", np.nan)
+        daily.append(_daily(table, rows))
         fold_rows.append(_fold_rows(result, table))
         parameters[result.model] = result.fitted.parameters
         if result.fold is over[-1] and isinstance(result.fitted, SeesKernels):
             kernels.append(_kernel_views(result.model, result.fitted))
         tables[result.model].append(table)
     fold_scores = pd.concat(fold_rows, ignore_index=True)
+    promise = promise_table(pd.concat(daily, ignore_index=True))
     scores, parts, tails, known = [], [], [], []
     # What only the scores need is let go model by model: it would double the table of forecasts.
     for of_model in tables.values():
@@ -180,9 +186,17 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         variance_verdicts=_variance_verdicts(job, rows, historical),
         champion=champion,
         baseline=baseline,
+        promise=promise,
         lag_weights=_stack([weights for weights, _ in kernels], LAG_COLUMNS),
         frequency_responses=_stack([responses for _, responses in kernels], RESPONSE_COLUMNS),
     )
+
+
+def _daily(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Average the scores that are watched over the symbols of each origin."""
+    watched = ["crps", "coverage_80", "coverage_95"]
+    keys = ["model", "horizon", "origin"]
+    return pd.concat([table[keys], rows[watched]], axis=1).groupby(keys, as_index=False)[watched].mean()
 
 
 def _naive_errors(train: Windows) -> dict[str, NDArray[np.float64]]:
@@ -272,6 +286,7 @@ def write_backtest(job: Job, result: BacktestResult, folder: Path) -> None:
     write_table(result.scores, folder / "scores.csv")
     write_table(result.models, folder / "models.csv")
     write_table(result.verdicts, folder / "verdict.csv")
+    write_table(result.promise, folder / "promise.csv")
     if len(result.tails):
         write_table(result.tails, folder / "tails.parquet")
     if len(result.variance_verdicts):
