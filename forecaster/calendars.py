@@ -250,6 +250,25 @@ class Calendars:
         moment: datetime.datetime = closes[pd.Timestamp(session)].to_pydatetime()
         return moment
 
+    def next_open(self, symbol: str, session: datetime.date) -> datetime.datetime:
+        """Return the moment (UTC) at which the first session after a date opens.
+
+        After the end of a calendar whose holidays are announced year by year, that is midnight of the next
+        day.
+
+        Raises
+        ------
+        SymbolError
+            If the calendar is not known or cannot be made.
+        """
+        first = session + datetime.timedelta(days=1)
+        last = min(session + _SEARCH, self.known_span(symbol)[1])
+        ahead = self.sessions(symbol, first, last) if first <= last else _index([])
+        if not len(ahead):
+            return datetime.datetime.combine(first, datetime.time(), datetime.UTC)
+        moment: datetime.datetime = _calendar(symbol, self.name(symbol)).opens[ahead[0]].to_pydatetime()
+        return moment.astimezone(datetime.UTC)
+
     def is_early_close(self, symbol: str, session: datetime.date) -> bool:
         """Tell whether a session closes before the usual time.
 

@@ -12,6 +12,7 @@ import typer
 from forecaster.errors import JobError
 from pipelines import console
 from pipelines.cli_data import data_app
+from pipelines.cli_nights import ledger_app, nights_app, run_evening
 from pipelines.cli_readers import readers_app
 from pipelines.console import Config, Debug, Symbols
 
@@ -31,6 +32,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(nights_app)
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(readers_app)
 
 LISTED = 20
@@ -119,7 +122,12 @@ def backtest(config: Config, output: Output, known_at: KnownAt = None, debug: De
 @app.command()
 def forecast(
     config: Config,
-    output: Output,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", help="Folder for forecasts by every model; the ledger if not given.", metavar="DIR"
+        ),
+    ] = None,
     as_of: Annotated[
         str | None,
         typer.Option(
@@ -129,7 +137,13 @@ def forecast(
     known_at: KnownAt = None,
     debug: Debug = False,
 ) -> None:
-    """Fit every model on an evening and write its forecasts, from prices up to then and nothing else."""
+    """Forecast on an evening: by every model into a folder, or by the champion into the ledger."""
+    if output is None:
+        with console.errors(debug):
+            if known_at is not None:
+                raise JobError("--known-at goes with --output: what is issued uses all that is known")
+        run_evening(config, as_of, 0.0, debug, ("forecast",))
+        return
     with console.errors(debug):
         console.quiet()
         job = console.load(config)

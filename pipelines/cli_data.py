@@ -187,6 +187,35 @@ def compact(
             print(f"warning: what was known at {moment} was dropped before and cannot be kept")
 
 
+@data_app.command()
+def backup(
+    config: Config,
+    folder: Annotated[Path, typer.Argument(help="The copy: a folder that is not there yet.", metavar="DIR")],
+    debug: Debug = False,
+) -> None:
+    """Copy the price store, as it is at one moment."""
+    with console.errors(debug):
+        from pipelines.loading import open_store
+
+        open_store(console.load(config)).backup(folder)
+        print(f"Backup: {folder}")
+
+
+@data_app.command()
+def restore(
+    config: Config,
+    folder: Annotated[Path, typer.Argument(help="What `data backup` wrote.", metavar="DIR")],
+    debug: Debug = False,
+) -> None:
+    """Make the job's price store, which must not be there, from a copy."""
+    with console.errors(debug):
+        from pipelines.loading import open_store
+
+        store = open_store(console.load(config))
+        store.restore(folder)
+        print(f"Price store: {store.url}")
+
+
 def _show(columns: dict[str, pd.Series], table: pd.DataFrame, output: Path | None) -> None:
     """Print the first rows of some columns, and write the whole table where it is asked for."""
     from rich.table import Table

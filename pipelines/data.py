@@ -203,7 +203,9 @@ def settle_session(
     return store.settle(symbol, session, decision, because)
 
 
-def compact_data(job: Job, before: datetime | None, folders: Sequence[Path]) -> Compacted:
+def compact_data(
+    job: Job, before: datetime | None, folders: Sequence[Path], seen: Sequence[datetime] = ()
+) -> Compacted:
     """Merge the files of the store; drop what was known before a time, but for what forecasts saw.
 
     Kept is what the forecasts in `folders` saw, and those in any folder of results in the workspace.
@@ -215,6 +217,8 @@ def compact_data(job: Job, before: datetime | None, folders: Sequence[Path]) -> 
         What was known at any time from here on stays; None drops nothing.
     folders : sequence of Path
         Folders of finished results outside the workspace.
+    seen : sequence of datetime
+        Further times of which everything known is kept, such as those of a ledger's forecasts.
 
     Raises
     ------
@@ -229,7 +233,7 @@ def compact_data(job: Job, before: datetime | None, folders: Sequence[Path]) -> 
     if before is None:
         return Compacted(store.compact(), 0)
     marks = {mark.to_pydatetime() for mark in issued_forecasts(folders)["known_at"].drop_duplicates()}
-    marks |= _marks_of(job.workspace)
+    marks |= _marks_of(job.workspace) | set(seen)
     done = store.compact(before=before, keep=sorted(marks))
     return Compacted(done, sum(mark < before for mark in marks) - len(done.lost))
 

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from forecaster.errors import JobError, SourceError, SymbolError
+from forecaster.errors import ForecasterError, JobError, SourceError, SymbolError
 from forecaster.job import Job
 from forecaster.prices.base import PRICE_COLUMNS, IncrementalSource, Source, did_you_mean
 from forecaster.prices.checks import failure_reason, inspect
 from pipelines.loading import job_calendars, off_calendar, open_store, with_held
 
 if TYPE_CHECKING:
+    from forecaster.ledger import Step
     from forecaster.prices.store import Fetch
     from pipelines.backtest import Progress
+    from pipelines.evening import Evening
 
-__all__ = ["IngestResult", "ingest_job"]
+__all__ = ["IngestResult", "ingest_job", "ingest_step"]
 
 BATCH = 50
 """Symbols that are written together: what a killed ingest fetches again is no more."""
@@ -171,6 +173,36 @@ def ingest_job(
         quarantined=pd.DataFrame(held, columns=["symbol", "session", "codes"]),
         restatements=pd.concat(restatements) if restatements else pd.DataFrame(columns=["symbol", "session"]),
     )
+
+
+def ingest_step(evening: Evening, step: Step) -> None:
+    """Fetch what is missing into the store, on an evening.
+
+    The evening goes on without the symbols that failed, and the step is repeated by the next attempt.
+
+    Raises
+    ------
+    ForecasterError
+        If too few symbols succeeded: the evening then waits for better prices.
+    """
+    job = evening.job
+    if job.store_url is None:
+        step.skip("the job reads its prices directly")
+        return
+    result = ingest_job(job, evening.folder, evening.progress)
+    evening.failures.update(result.failures)
+    counts = result.counts[COUNTS].sum().astype(int)
+    said = ", ".join(f"{counts[name]} {name}" for name in COUNTS if counts[name]) or "nothing new"
+    step.note(reason=said)
+    if not result.failures:
+        return
+    failed = "; ".join(f"{symbol}: {reason}" for symbol, reason in result.failures.items())
+    if result.coverage < job.minimum_coverage:
+        raise ForecasterError(
+            f"only {result.coverage:.0%} of the symbols could be fetched, below the minimum coverage of "
+            f"{job.minimum_coverage:.0%}: {failed}"
+        )
+    step.fail(f"{said}; {failed}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

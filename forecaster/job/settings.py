@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OPERATION", "AnyModel", "Backtest", "Job"]
 
-OPERATION = ("monitoring", "schedule", "alerts")
+OPERATION = ("ledger", "train_every", "monitoring", "schedule", "alerts")
 """Sections that change no result: whoever is told of an alert makes no other job of it."""
 
 AnyModel = Annotated[
@@ -123,6 +124,12 @@ class Job(Spec):
     """Processes that fit GARCH and boosting at once; the bits of a result do not depend on them."""
     workspace: str = "workspace"
     """Folder of results and of the tracking store, relative to where the command runs."""
+    ledger: Text | None = None
+    """Where forecasts are issued: a file, relative to where the command runs, or
+    ``postgresql://user@host/database``, whose password is PGPASSWORD. ``WORKSPACE/ledger.db`` where it is not
+    given."""
+    train_every: PositiveInt = 63
+    """Sessions after which the evening's job trains again; a changed job is trained the same evening."""
     monitoring: Monitoring = Monitoring()
     """What is watched every evening."""
     schedule: Schedule = Schedule()
@@ -161,6 +168,9 @@ class Job(Spec):
             raise ValueError(
                 f"alerts have distinct names; received {again!r} more than once: give each a name"
             )
+        if self.ledger is not None and re.match(r"[^/]*://[^/@]*:[^/@]*@", self.ledger):
+            # Not shown: it may be a secret.
+            raise ValueError("ledger: the URL of a ledger holds no password; set PGPASSWORD")
         strangers = [symbol for symbol in self.calendars if symbol not in self.prices.symbols]
         if self.prices.symbols and strangers:
             near = nearest(strangers[0], self.prices.symbols)
@@ -199,6 +209,11 @@ class Job(Spec):
         if self.store is None and isinstance(self.prices, YahooPrices):
             return str(Path(self.workspace) / "prices")
         return self.store
+
+    @property
+    def ledger_url(self) -> str:
+        """Where the ledger lies."""
+        return self.ledger or str(Path(self.workspace) / "ledger.db")
 
     def source(self, folder: Path, as_of: date | None = None) -> Source:
         """Make the source of prices.

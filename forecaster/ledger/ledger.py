@@ -16,7 +16,7 @@ from forecaster.ledger.database import Database, first_or_insert
 from forecaster.ledger.forecasts import Issued, issue, read_forecasts, read_latest, read_seen
 from forecaster.ledger.record import Scored
 from forecaster.ledger.steps import Run, run_status
-from forecaster.ledger.tables import alerts, job_files, jobs, model_events
+from forecaster.ledger.tables import alerts, issues, job_files, jobs, model_events
 
 __all__ = ["Ledger"]
 
@@ -220,6 +220,12 @@ class Ledger:
         if found.empty:
             raise LedgerError(f"the ledger {self.name} has no forecast {forecast_id}")
         return found.iloc[0]
+
+    def known_marks(self) -> list[datetime.datetime]:
+        """Give every mark of a price store that a forecast of any job has seen, in order."""
+        with self._database.reading() as connection:
+            query = select(issues.c.known_at).where(issues.c.known_at.is_not(None)).distinct()
+            return sorted(connection.execute(query).scalars())
 
     def latest(self, job: str) -> pd.DataFrame:
         """Read the forecasts of the last evening that issued any; columns as of `forecasts`."""

@@ -16,6 +16,7 @@ from forecaster.errors import ForecasterError, LedgerBusyError, LedgerError, Par
 from forecaster.ledger.database import Database, first_or_insert
 from forecaster.ledger.processes import Holder, alive, this_process
 from forecaster.ledger.tables import job_files, jobs, runs, steps
+from forecaster.redaction import redact
 
 __all__ = ["LEASE", "Run", "Step", "run_status"]
 
@@ -44,7 +45,7 @@ class Step:
         self.attempt = attempt
         self._database = database
         self._id = step_id
-        self._status: Literal["done", "skipped"] = "done"
+        self._status: Literal["done", "skipped", "failed"] = "done"
         self._noted: dict[str, str] = {}
 
     def note(
@@ -59,7 +60,14 @@ class Step:
         self._status = "skipped"
         self.note(reason=reason)
 
+    def fail(self, reason: str) -> None:
+        """Say that some of it failed, though the rest is done: it ends as failed, and can be repeated."""
+        self._status = "failed"
+        self.note(reason=reason)
+
     def _end(self, clock: Clock, failure: str | None) -> None:
+        if "reason" in self._noted:
+            self._noted["reason"] = redact(self._noted["reason"])[:_LONGEST_REASON]
         values: dict[str, Any] = {**self._noted, "finished_at": clock(), "lease_until": None}
         values["status"] = self._status if failure is None else "failed"
         if failure is not None:
@@ -73,6 +81,11 @@ class Step:
                 "a process that is silent for longer than its lease loses its step, and another took this "
                 f"one over: attempt {self.attempt} was ended from elsewhere; see the status"
             )
+
+    @property
+    def status(self) -> Literal["done", "skipped", "failed"]:
+        """How it will end, or has ended, unless its body raises."""
+        return self._status
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
@@ -278,7 +291,7 @@ def _reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     said = lines[0] if lines else ""
     kind = "" if isinstance(error, ForecasterError) and said else type(error).__name__
-    return ": ".join(part for part in (kind, said) if part)[:_LONGEST_REASON]
+    return redact(": ".join(part for part in (kind, said) if part))[:_LONGEST_REASON]
 
 
 def run_status(database: Database, job: str | None, evenings: int) -> pd.DataFrame:

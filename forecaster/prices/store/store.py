@@ -47,7 +47,7 @@ import pandas as pd
 
 from forecaster.errors import DataError, ParameterError, SourceError
 from forecaster.prices.checks import PRICE_COLUMNS
-from forecaster.prices.store import compaction, frames
+from forecaster.prices.store import compaction, copies, frames
 from forecaster.prices.store.batch import Batch
 from forecaster.prices.store.fetches import FetchesTable
 from forecaster.prices.store.layout import ROWS_PER_FILE, pieces
@@ -500,6 +500,31 @@ class PriceStore:
         return Compaction(count, left, dropped, deleted, tuple(frames.timestamp(moment) for moment in lost))
 
     # ---------------------------------------------------------------- helpers
+
+    def backup(self, path: Path) -> None:
+        """Copy the store, as it is at one moment, into a folder; writers wait until it is done.
+
+        Parameters
+        ----------
+        path : Path
+            A folder that is not there yet.
+
+        Raises
+        ------
+        SourceError
+            If the folder exists or cannot be written, or the store is no local folder; nothing is left then.
+        """
+        copies.backup(self._location, path)
+
+    def restore(self, path: Path) -> None:
+        """Make this store, which must not exist, from a folder that `backup` wrote.
+
+        Raises
+        ------
+        SourceError
+            If the store exists, or the folder is no backup; nothing is changed then.
+        """
+        copies.restore(path, self._location)
 
     def _open(self, version: int | None) -> DeltaTable:
         table = self._prices.open(version)

@@ -1,0 +1,166 @@
+"""Which models an evening uses: the champion and the best baseline, or what takes their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forecaster.errors import TrackingError
+from forecaster.models.base import Forecaster
+from forecaster.tracking.saved import read_model, registered_name
+from pipelines.evening import Evening
+from pipelines.train import fit_model
+
+if TYPE_CHECKING:
+    from forecaster.job import Job
+    from forecaster.tracking import Registry, Version
+    from forecaster.windows import Panel
+
+__all__ = [
+    "FITTED",
+    "InUse",
+    "Roles",
+    "fit_baseline",
+    "load_in_use",
+    "load_version",
+    "open_registry",
+    "roles",
+]
+
+FITTED = "fit-"
+"""Begins the version of a model that was fitted for one evening, because no registered one could be used."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Registered versions by their role on an evening.
+
+    Parameters
+    ----------
+    champions : tuple of Version
+        The champion, and what takes its place when it cannot be used, in this order; none was fitted after
+        the evening.
+    baseline : Version or None
+        The best baseline, of which the same holds.
+    """
+
+    champions: tuple[Version, ...]
+    baseline: Version | None
+
+
+@dataclass(frozen=True, eq=False)
+class InUse:
+    """A model as an evening uses it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the model in its job.
+    version : str
+        Number of the registered version; ``fit-DATE`` where it was fitted for the evening.
+    model : Forecaster
+    """
+
+    name: str
+    version: str
+    model: Forecaster
+
+
+def open_registry(job: Job) -> Registry:
+    """Open the registry of a job's models; MLflow takes seconds to import."""
+    from forecaster.tracking import Registry
+
+    return Registry(Path(job.workspace), registered_name(job))
+
+
+def roles(evening: Evening, registry: Registry) -> Roles:
+    """Resolve the aliases, once for an evening.
+
+    A version that was fitted after the evening is not used for it: on evenings that are done again or
+    afterwards, the newest that had been promoted, and the newest baseline, by then take its place.
+    """
+    from forecaster.tracking.registry import BASELINE, CHAMPION, PREVIOUS
+
+    def in_time(version: Version | None) -> bool:
+        return version is not None and version.fitted_until <= str(evening.as_of)
+
+    champion, previous = registry.aliased(CHAMPION), registry.aliased(PREVIOUS)
+    baseline = registry.aliased(BASELINE)
+    if champion is not None and not in_time(champion):
+        older = [version for version in registry.versions() if in_time(version)]
+        of_role = {
+            role: [version for version in older if version.tags.get("forecaster.role") == role]
+            for role in ("challenger", BASELINE)
+        }
+        champion = next(iter(of_role["challenger"]), None)
+        previous = None
+        baseline = next(iter(of_role[BASELINE]), None)
+    candidates = [version for version in (champion, previous) if version is not None and in_time(version)]
+    distinct = tuple({version.number: version for version in candidates}.values())
+    return Roles(distinct, baseline if in_time(baseline) else None)
+
+
+def load_version(job: Job, registry: Registry, version: Version) -> InUse:
+    """Make a registered model again.
+
+    Raises
+    ------
+    TrackingError
+        If its files are damaged, or its job forecasts something else than this one.
+    """
+    saved = read_model(registry.folder(version))
+    settings = ("horizons", "returns", "market", "variance")
+    other = [name for name in settings if getattr(saved.job, name) != getattr(job, name)]
+    if other:
+        raise TrackingError(
+            f"version {version.number} of {registry.name} belongs to a job with other {', '.join(other)}; "
+            "train this one"
+        )
+    return InUse(saved.name, str(version.number), saved.model)
+
+
+def load_in_use(evening: Evening, registry: Registry) -> tuple[list[InUse], list[str]]:
+    """Load the champion and the best baseline beside it.
+
+    A champion whose files are damaged gives way to the previous one, and that to the best baseline; where no
+    version can be used at all, the best baseline is fitted for the evening.
+
+    Returns
+    -------
+    models : list of InUse
+        The model in use first; then the best baseline, where that is another.
+    trouble : list of str
+        What could not be used, and why.
+    """
+    found = roles(evening, registry)
+    trouble: list[str] = []
+
+    def usable(versions: tuple[Version, ...]) -> Iterator[InUse]:
+        for version in versions:
+            try:
+                yield load_version(evening.job, registry, version)
+            except TrackingError as error:
+                trouble.append(str(error))
+
+    baseline = next(usable((found.baseline,) if found.baseline else ()), None)
+    champion = next(usable(found.champions), None)
+    if champion is None and baseline is None:
+        names = [version.tags.get("forecaster.baseline", "") for version in found.champions]
+        baseline = fit_baseline(evening.job, evening.data.panel, next((name for name in names if name), ""))
+        trouble.append(f"no registered version can be used, so {baseline.name} was fitted for the evening")
+    models = [each for each in (champion, baseline) if each is not None]
+    if len(models) == 2 and models[0].name == models[1].name:
+        models.pop()
+    return models, trouble
+
+
+def fit_baseline(job: Job, panel: Panel, name: str) -> InUse:
+    """Fit a baseline for one evening; the first one of the job where none of this name is there."""
+    names = [spec.name for spec in job.models if spec.baseline] or [job.models[0].name]
+    chosen = name if name in names else names[0]
+    session = np.datetime64(panel.calendar[-1], "D")
+    return InUse(chosen, f"{FITTED}{session}", fit_model(job, chosen, panel, session))

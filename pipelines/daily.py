@@ -1,0 +1,152 @@
+"""An evening from prices to track record: its steps in order, each done once, whatever process dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forecaster.job import Job
+from forecaster.ledger import Step
+from pipelines.evening import Clock, Evening, open_ledger, utc_now
+from pipelines.provenance import code_version
+
+if TYPE_CHECKING:
+    from pipelines.backtest import Progress
+
+__all__ = ["STEPS", "Night", "daily_job", "run_steps"]
+
+
+def _ingest(evening: Evening, step: Step) -> None:
+    from pipelines.ingest import ingest_step
+
+    ingest_step(evening, step)
+
+
+def _train(evening: Evening, step: Step) -> None:
+    from pipelines.train import train_step
+
+    train_step(evening, step)
+
+
+def _forecast(evening: Evening, step: Step) -> None:
+    from pipelines.forecast import forecast_step
+
+    forecast_step(evening, step)
+
+
+def _score(evening: Evening, step: Step) -> None:
+    from pipelines.score import score_step
+
+    score_step(evening, step)
+
+
+def _report(evening: Evening, step: Step) -> None:
+    from pipelines.report import report_step
+
+    report_step(evening, step)
+
+
+def _tidy(evening: Evening, step: Step) -> None:
+    from pipelines.tidy import tidy_step
+
+    tidy_step(evening, step)
+
+
+STEPS: Mapping[str, Callable[[Evening, Step], None]] = {
+    "ingest": _ingest,
+    "train": _train,
+    "forecast": _forecast,
+    "score": _score,
+    "report": _report,
+    "tidy": _tidy,
+}
+"""The steps of an evening in their order; each imports what it needs when it is done."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """What became of an evening.
+
+    Parameters
+    ----------
+    as_of : date
+    steps : dict of str to str
+        Of each step: ``done``, ``skipped`` (there was nothing to do), ``failed`` (some of it; the next
+        attempt repeats it) or ``before`` (an earlier attempt did it).
+    failures : dict of str to str
+        Symbols that failed, and why.
+    """
+
+    as_of: date
+    steps: dict[str, str]
+    failures: dict[str, str]
+
+
+def daily_job(
+    job: Job,
+    path: Path,
+    as_of: date,
+    progress: Progress,
+    *,
+    clock: Clock = utc_now,
+    wait: float = 0.0,
+) -> Night:
+    """Do an evening, or what is left of it.
+
+    Parameters
+    ----------
+    job : Job
+    path : Path
+        The job file.
+    as_of : date
+        The evening.
+    progress : callable
+        Told of what takes long.
+    clock : callable
+        Gives the time, by which forecasts are late or not.
+    wait : float
+        Seconds to wait for another process that does the same step.
+
+    Raises
+    ------
+    LedgerBusyError
+        If another process does the same evening.
+    ForecasterError
+        What ended a step; the ledger has it as the step's reason, and the next attempt goes on from there.
+    """
+    return run_steps(job, path, as_of, tuple(STEPS), progress, clock=clock, wait=wait)
+
+
+def run_steps(
+    job: Job,
+    path: Path,
+    as_of: date,
+    names: tuple[str, ...],
+    progress: Progress,
+    *,
+    clock: Clock = utc_now,
+    wait: float = 0.0,
+) -> Night:
+    """Do some steps of an evening, in the order given; parameters as of `daily_job`."""
+    with open_ledger(job, clock) as ledger:
+        run = ledger.start_run(
+            job.name, job_hash=job.hash, yaml=path.read_text(encoding="utf-8"), as_of=as_of, steps=names
+        )
+        evening = Evening(job, path, as_of, ledger, run, clock, progress)
+        became: dict[str, str] = {}
+        for number, name in enumerate(names):
+            progress(name, number, len(names))
+            became[name] = _done(evening, name, wait)
+        progress("done", len(names), len(names))
+        return Night(as_of, became, dict(evening.failures))
+
+
+def _done(evening: Evening, name: str, wait: float) -> str:
+    with evening.run.step(name, code_version=code_version(), wait=wait) as step:
+        if step is None:
+            return "before"
+        STEPS[name](evening, step)
+    return step.status
