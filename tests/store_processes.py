@@ -54,6 +54,8 @@ def ingest_own_session(url: str, numbers: list[int], place: int) -> None:
 
 def main() -> None:
     """Read a store that may not be written, and try to write it."""
+    import tenacity  # noqa: F401  # while the Python of root may still be read
+
     if os.getuid() == 0:
         os.setuid(65534)
     store = PriceStore(sys.argv[1])

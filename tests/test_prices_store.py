@@ -24,6 +24,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import s3_server
 import store_processes
@@ -634,6 +635,15 @@ def test_a_damaged_store_is_said(store: PriceStore, action: str) -> None:
     next(Path(store.url).rglob("amended=false/*.parquet")).write_bytes(b"PAR1 no more PAR1")
     with pytest.raises(SourceError, match=r"must be undamaged and open to read; found: "):
         act(store, action)
+
+
+def test_a_session_that_is_no_date_is_said(store: PriceStore) -> None:
+    for path in Path(store.url).rglob("amended=false/*.parquet"):
+        rows = pq.read_table(path)
+        days = pa.array([2_000_000_000] * len(rows), pa.int32()).cast(pa.date32())
+        pq.write_table(rows.set_column(rows.schema.get_field_index("session"), "session", days), path)
+    with pytest.raises(SourceError, match=r"undamaged and open to read; found: a session that is no date"):
+        store.read()
 
 
 def test_a_version_that_is_not_there_is_said(store: PriceStore) -> None:

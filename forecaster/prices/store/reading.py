@@ -284,6 +284,8 @@ def _rows(
     timed: bool,
 ) -> Rows:
     days = data["session"].cast(pa.int32()).to_numpy()
+    if len(days) and (days.min() < _day(datetime.date.min) or days.max() > _day(datetime.date.max)):
+        raise pa.ArrowInvalid("a session that is no date of the calendar")
     keep = numbers >= 0
     if span.first is not None:
         keep &= days >= _day(span.first)
