@@ -16,7 +16,6 @@ from forecaster.job import CombinationModel, Job
 from forecaster.models.base import SeesKernels
 from forecaster.monitoring import promise_table
 from forecaster.quantiles import TAIL_COLUMNS, QuantileForecast, quantile_columns
-from forecaster.returns import forward_returns
 from forecaster.scores import row_scores, score_table
 from forecaster.significance import Champion, choose_champion, daily_losses, mean_ratios, verdicts
 from forecaster.walkforward import Fold, FoldForecast, backtest, folds, forecast_table
@@ -211,10 +210,7 @@ def _beside(
     windows: Windows, forecast: QuantileForecast, naive_errors: dict[str, NDArray[np.float64]]
 ) -> pd.DataFrame:
     """Columns that scores need beside the forecasts, in the rows of `forecast_table`; NaN where unknown."""
-    realised = np.empty_like(windows.targets)
-    for part, mine in windows.by_series():
-        ahead = forward_returns(np.square(windows.panel.returns[part]), windows.horizons)
-        realised[mine] = ahead[windows.rows[mine] - part.start]
+    realised = windows.realised_variance  # of returns or of the range, as the job says
     unknown = np.full(len(windows.horizons), np.nan)
     of_symbol = np.array([naive_errors.get(symbol, unknown) for symbol in windows.panel.symbols])
     columns = {

@@ -27,7 +27,7 @@ import bench_skill  # noqa: E402
 
 NAMES = [
     "zero", "historical", "ewma_fhs", "garch_t_fhs", "gjr_t_fhs", "gjr_t_fhs_pooled", "gjr_t_rolling_fhs",
-    "harx_fhs", "lin", "ridge", "boosting", "mlp", "convolution", "conv1d", "combination",
+    "harx_fhs", "lin", "har_log", "ridge", "boosting", "mlp", "convolution", "conv1d", "combination",
 ]  # fmt: skip
 
 

@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 from figures import write_figures
 
-from forecaster.returns import forward_returns
 from forecaster.scores import POOLED, row_scores
 from forecaster.significance import daily_losses, diebold_mariano
+from forecaster.volatility import realised_variance
 from forecaster.windows import Panel
 
 ROOT = Path(__file__).parents[2]
 KEYS = ["model", "symbol", "origin", "horizon"]
-REFERENCE, LINEAR = "gjr_t_fhs", "harx_fhs"
+REFERENCE, LINEAR, VARIANCE = "gjr_t_fhs", "harx_fhs", "har_log"
 RIVALS = (REFERENCE, "gjr_t_fhs_pooled", "gjr_t_rolling_fhs", LINEAR, "lin", "mlp", "conv1d")
 """Models that others are held against."""
 
@@ -53,10 +53,10 @@ def row_losses(forecasts: pd.DataFrame, tails: pd.DataFrame, panel: Panel) -> pd
     forecasts, tails : DataFrame
         As `pipelines.backtest.BacktestResult` has them.
     panel : Panel
-        The prices of the outcomes.
+        The prices of the outcomes, and what a session's variance is.
     """
     horizons = tuple(sorted(int(h) for h in forecasts["horizon"].unique()))
-    ahead = [forward_returns(np.square(panel.returns[part]), horizons) for part in panel.parts]
+    ahead = [realised_variance(panel.variances[part], horizons) for part in panel.parts]
     realised = pd.DataFrame(
         {
             "symbol": np.repeat(np.array(panel.symbols, dtype=object)[panel.series], len(horizons)),
@@ -101,11 +101,12 @@ def measure(losses: pd.DataFrame, scores: pd.DataFrame) -> dict[str, float]:
                 found = compare(losses, model, rival, horizon)
                 figures |= {f"crps_{model}_to_{rival}_{horizon}_{key}": value for key, value in found.items()}
     stated = losses.dropna(subset="qlike")
-    for model in stated["model"].unique():
-        if model != LINEAR and VARIANCE_HORIZON in horizons:
-            found = compare(stated, model, LINEAR, VARIANCE_HORIZON, "qlike")
-            name = f"qlike_{model}_to_{LINEAR}_{VARIANCE_HORIZON}"
-            figures |= {f"{name}_{key}": value for key, value in found.items()}
+    for rival in (name for name in (LINEAR, VARIANCE) if name in models):
+        for model in stated["model"].unique():
+            if model != rival and VARIANCE_HORIZON in horizons:
+                found = compare(stated, model, rival, VARIANCE_HORIZON, "qlike")
+                name = f"qlike_{model}_to_{rival}_{VARIANCE_HORIZON}"
+                figures |= {f"{name}_{key}": value for key, value in found.items()}
     pooled = scores[scores["symbol"] == POOLED]
     for model, horizon, metric, value in pooled[["model", "horizon", "metric", "value"]].itertuples(
         index=False
@@ -134,6 +135,8 @@ def judge(figures: Mapping[str, float]) -> list[tuple[str, str, bool]]:
     say("crps_convolution_to_harx_fhs_1_p", figures["crps_convolution_to_harx_fhs_1_p"], 0.01)
     say("qlike_convolution_to_harx_fhs_5_ratio", figures["qlike_convolution_to_harx_fhs_5_ratio"], 0.965)
     say("qlike_convolution_to_harx_fhs_5_p", figures["qlike_convolution_to_harx_fhs_5_p"], 0.01)
+    say("qlike_convolution_to_har_log_5_ratio", figures["qlike_convolution_to_har_log_5_ratio"], 0.94)
+    say("qlike_convolution_to_har_log_5_p", figures["qlike_convolution_to_har_log_5_p"], 0.01)
     for model in ("convolution", "combination"):
         for horizon in HORIZONS:
             for percent, allowed in ((80, 0.015), (95, 0.007)):
