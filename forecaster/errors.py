@@ -10,6 +10,7 @@
     │   └── SymbolError              one symbol: unknown, too short, text for a number; the others can go on
     ├── NotFittedError               ``predict`` or ``save`` before ``fit`` (also a ``RuntimeError``)
     ├── TrackingError                the tracking store or the model registry cannot do what was asked
+    ├── ReportError                  a report cannot be drawn or printed with what is installed
     └── LedgerError                  the ledger cannot do what was asked, or refuses to
         └── LedgerBusyError          another process writes, or does the same step; trying again may help
 
@@ -26,6 +27,7 @@ __all__ = [
     "LedgerError",
     "NotFittedError",
     "ParameterError",
+    "ReportError",
     "SourceError",
     "SymbolError",
     "TrackingError",
@@ -75,6 +77,10 @@ class NotFittedError(ForecasterError, RuntimeError):
 
 class TrackingError(ForecasterError):
     """The tracking store or the model registry cannot do what was asked."""
+
+
+class ReportError(ForecasterError):
+    """A report cannot be drawn or printed with what is installed."""
 
 
 class LedgerError(ForecasterError):

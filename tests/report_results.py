@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from forecaster.quantiles import LEVELS, quantile_columns
+from forecaster.quantiles import LEVELS, TAIL_COLUMNS, quantile_columns
 from forecaster.scores import row_scores, score_table
 from forecaster.significance import daily_losses, verdicts
 
@@ -18,6 +18,7 @@ from forecaster.significance import daily_losses, verdicts
 MODELS = (
     ("average", "combination", "Equal-weight quantile average of convolution and harx-fhs", 7_391, 0.08, 0.0),
     ("convolution", "convolution", "Two short convolutions on lagged rows beside HAR", 7_203, 0.12, 0.01),
+    ("control", "convolution", "A plain Conv1D of the same size", 7_180, 0.12, 0.012),
     ("mlp", "learned", "The convolution's network without the convolution", 6_914, 0.13, 0.01),
     (
         "harx-fhs",
@@ -38,6 +39,16 @@ MODELS = (
 BASELINE = "harx-fhs"
 CHAMPION = "average"
 DRIFT = 0.0003
+KERNEL, CONTROL = "convolution", "control"
+JOB = """\
+name: quickstart
+prices: {{kind: sample, symbols: [SP500]}}
+horizons: {horizons}
+backtest: {{start: 2008-01-01}}
+models:
+  - {{kind: convolution, name: convolution, strategy: {{kind: lagged, lags: [0, 1, 5, 21]}}}}
+  - {{kind: convolution, name: control, strategy: {{kind: control, rows: 4}}}}
+"""
 TAIL = 5
 """Degrees of freedom of the returns."""
 
@@ -55,6 +66,10 @@ def _forecasts(symbol: str, horizons: Sequence[int], sessions: int, rng: np.rand
     path = np.cumsum(returns)
     close = 1_000 * rng.uniform(0.05, 2.5) * np.exp(path)
     shape = stats.t.ppf(LEVELS, TAIL) / np.sqrt(TAIL / (TAIL - 2))
+    # Mean of a Student variable below its 1% quantile q: -pdf(q) (5 + q**2) / (5 - 1) / 0.01.
+    q = stats.t.ppf(LEVELS[0], TAIL)
+    mean_below = -stats.t.pdf(q, TAIL) * (TAIL + q**2) / (TAIL - 1) / LEVELS[0]
+    worst = mean_below / np.sqrt(TAIL / (TAIL - 2))
     frames = []
     for h in horizons:
         y = np.where(np.arange(sessions) < sessions - h, path[h : sessions + h] - path[:sessions], np.nan)
@@ -64,11 +79,51 @@ def _forecasts(symbol: str, horizons: Sequence[int], sessions: int, rng: np.rand
             scale = (
                 known * np.exp(noise.to_numpy() * (name not in ("historical", "zero")) + bias) * np.sqrt(h)
             )
-            values = (0.0 if name == "zero" else DRIFT * h) + scale[:, None] * shape
+            location = 0.0 if name == "zero" else DRIFT * h
+            values = location + scale[:, None] * shape
+            low_tail = location + scale * worst
             frame = pd.DataFrame(values, columns=quantile_columns())
             keys = {"model": name, "symbol": symbol, "origin": days[:sessions], "horizon": h, "y": y}
-            frames.append(pd.concat([pd.DataFrame(keys), frame.assign(close=close[:sessions])], axis=1))
+            frame = frame.assign(
+                close=close[:sessions],
+                tail_low=low_tail,
+                tail_high=2 * location - low_tail,
+                variance=np.square(scale),
+            )
+            frames.append(pd.concat([pd.DataFrame(keys), frame], axis=1))
     return pd.concat(frames, ignore_index=True)
+
+
+def _write_kernels(directory: Path, rng: np.random.Generator) -> None:
+    periods = np.geomspace(2, 252, 24)
+    weights, responses = [], []
+    for model, lags in ((KERNEL, (0, 1, 5, 21)), (CONTROL, range(8))):
+        for channel in ("z", "abs_z"):
+            for number in range(3):
+                taps = rng.normal(size=len(lags)) / (1 + np.arange(len(lags)))
+                keys = {"model": model, "channel": channel, "filter": number}
+                weights.append(pd.DataFrame({**keys, "lag": list(lags), "weight": taps}))
+                waves = np.exp(-2j * np.pi * np.array(list(lags)) / periods[:, None]) @ taps
+                response = {"period": periods, "magnitude": np.abs(waves), "phase": np.angle(waves)}
+                responses.append(pd.DataFrame({**keys, **response}))
+    pd.concat(weights).to_csv(directory / "kernel_weights.csv", index=False)
+    pd.concat(responses).to_csv(directory / "kernel_responses.csv", index=False)
+
+
+def _write_quality(directory: Path) -> None:
+    sessions = ["2013-07-03", "2013-07-05"]
+    quarantine = {"symbol": "WTI", "session": sessions, "close": [-36.98, 12.0], "codes": "not-positive"}
+    pd.DataFrame(quarantine).to_csv(directory / "quarantine.csv", index=False)
+    restated = {
+        "symbol": ["SPX", "SPX", "WTI"],
+        "session": ["2017-03-01", "2017-03-02", "2018-01-05"],
+        "column": ["close", "close", "open"],
+        "old": [2_395.96, 2_381.0, 61.0],
+        "new": [2_396.96, 2_381.92, 61.61],
+        "old_fetched_at": "2018-12-01 22:00:00+00:00",
+        "new_fetched_at": "2018-12-15 22:00:00+00:00",
+    }
+    pd.DataFrame(restated).to_csv(directory / "restatements.csv", index=False)
 
 
 def write_results(
@@ -86,7 +141,7 @@ def write_results(
     closes = forecasts[(forecasts["model"] == CHAMPION) & (forecasts["horizon"] == horizons[0])]
     closes = closes.groupby("symbol", sort=False).tail(130).rename(columns={"origin": "session"})
     closes[["symbol", "session", "close"]].to_parquet(directory / "recent_prices.parquet")
-    forecasts = forecasts.drop(columns="close")
+    forecasts = forecasts.drop(columns=["close", *TAIL_COLUMNS])
     # Several row groups, as a large run has.
     forecasts.to_parquet(directory / "forecasts.parquet", row_group_size=20_000)
     score_table(forecasts).to_csv(directory / "scores.csv", index=False)
@@ -108,6 +163,8 @@ def write_results(
     pd.DataFrame(findings, columns=columns).to_csv(directory / "findings.csv", index=False)
     reason = "212 sessions, fewer than the 1,000 that the first fold needs: lengthen the history or drop it"
     pd.DataFrame({"symbol": ["OLD"], "reason": [reason]}).to_csv(directory / "failures.csv", index=False)
+    _write_kernels(directory, rng)
+    _write_quality(directory)
     summary = {
         "job": "quickstart",
         "horizons": list(horizons),
@@ -122,7 +179,17 @@ def write_results(
         "created_at": "2018-12-31T22:15:04+00:00",
         "versions": {"python": "3.11.9", "numpy": "2.4.6", "tensorflow": "2.21.0", "keras": "3.15.0"},
         "seed": 7,
-        "job_yaml": f"name: quickstart\nhorizons: {list(horizons)}\nsymbols: [{', '.join(symbols)}]\n",
+        "job_yaml": JOB.format(horizons=list(horizons)),
+        "configurations": {"tried": 34, "runs": 3, "counted": "distinct settings in the tracking store"},
+        "data": {
+            "first_session": "1999-01-04",
+            "last_session": f"{last:%Y-%m-%d}",
+            "store": {
+                "known_at": "2018-12-31T22:10:00+00:00",
+                "point_in_time": False,
+                "sessions_behind": 2,
+            },
+        },
         "command": "forecaster run configs/quickstart.yaml",
         "mlflow": {
             "tracking_uri": "sqlite:///workspace/mlflow.db",

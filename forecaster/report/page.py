@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import math
+import pkgutil
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,21 +15,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.offline
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from forecaster.report import charts, style
+from forecaster.errors import ReportError
+from forecaster.redaction import redact
+from forecaster.report import charts, style, words
+from forecaster.report.backtest import REGIME_ORIGINS
 from forecaster.report.charts import sessions
 from forecaster.report.results import Results
+from forecaster.report.style import MISSING
 from forecaster.report.tables import (
-    HorizonVerdict,
     LeaderboardRow,
     Outlook,
+    Seen,
     horizon_verdicts,
     leaderboard,
     outlooks,
     scores_of,
+    seen_lags,
+    seen_periods,
+    seen_side_by_side,
+    track_record,
 )
 from forecaster.scores import COVERAGES
 
@@ -35,12 +44,11 @@ __all__ = ["FANS_SHOWN", "FORECAST_ROWS_SHOWN", "render"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 FANS_SHOWN = 12
-FORECAST_ROWS_SHOWN = 3000
+FORECAST_ROWS_SHOWN = 2400
+RESPONSES_SHOWN = 5
 LIST_ROWS_SHOWN = 100
 TEXT_SHOWN = 40_000
 """Characters of the job's YAML on the page."""
-DIRECTION_ALARM = 0.015
-"""A daily direction accuracy this far above a constant call is more likely a fault than a finding."""
 
 
 @dataclass(frozen=True)
@@ -70,98 +78,25 @@ def _script_json(value: object) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
+@cache
+def _plotly_script() -> str:
+    # As `plotly.offline.get_plotlyjs` does, without importing all of Plotly.
+    data = pkgutil.get_data("plotly", "package_data/plotly.min.js")
+    if data is None:
+        raise ReportError("plotly is installed without plotly.min.js, which the report needs; reinstall it")
+    return data.decode().replace("\r\n", "\n")
+
+
 def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _join(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _headline(verdicts: list[HorizonVerdict]) -> str:
-    """Say in one sentence at which horizons a model is better than the best baseline."""
-    known = [verdict for verdict in verdicts if verdict.word]
-    yes = [str(verdict.horizon) for verdict in known if verdict.better]
-    no = [str(verdict.horizon) for verdict in known if not verdict.better]
-    unit = "session" if (yes or no) == ["1"] else "sessions"
-    if not known:
-        return "No verdict: the results do not say how the models compare"
-    if not no:
-        where = "every horizon" if len(yes) > 1 else f"{yes[0]} {unit}"
-        return f"A model beats the best baseline at {where}"
-    if not yes:
-        where = "any horizon" if len(no) > 1 else f"{no[0]} {unit}"
-        return f"No model is shown to beat the best baseline at {where}"
-    return f"A model beats the best baseline at {_join(yes)} {unit}; at {_join(no)} none is shown to"
-
-
-def _bold(text: str) -> Markup:
-    """Set a model's name apart from the prose: `average` is a name as well as a word."""
-    return Markup("<b>{}</b>").format(text)
-
-
-def _verdict_card(verdict: HorizonVerdict) -> dict[str, Any]:
-    """Find the words of one horizon's card."""
-    known = math.isfinite(verdict.crps_ratio)
-    difference = style.percent(abs(1 - verdict.crps_ratio))
-    difference += " lower" if verdict.crps_ratio <= 1 else " higher"
-    baseline = _bold(verdict.baseline) if verdict.baseline else "an unnamed model"
-    title = {
-        "better": "Better",
-        "as good as": "None better, nearest as good",
-        "cannot tell": "Cannot tell",
-        "worse": "None better, all worse",
-    }.get(verdict.word, "No verdict")
-    if not known:
-        text = Markup("The results hold no comparison with a baseline at this horizon.")
-    elif verdict.word == "better":
-        text = Markup("The CRPS of {} is {} than that of {}, the best baseline.").format(
-            _bold(verdict.model), difference, baseline
-        )
-        if verdict.better > 1:
-            text += f" {verdict.better} models are judged better; this one has the lowest CRPS."
-    else:
-        text = Markup("The nearest model to {}, the best baseline, is {}: its CRPS is {}.").format(
-            baseline, _bold(verdict.model), difference
-        )
-    sure = "no test result"
-    if math.isfinite(verdict.p_value):
-        sure = f"p {style.p_value(verdict.p_value)}"
-    if math.isfinite(verdict.smallest_detectable):
-        sure += f"; smallest detectable difference {style.percent(verdict.smallest_detectable)}"
-    if not verdict.judged:
-        skill = "Skill against the unconditional history was not judged."
-    elif not verdict.skilled:
-        skill = "No skill: no model forecasts better than the unconditional history."
-    else:
-        counts = f"{verdict.skilled} of {verdict.judged}" if verdict.judged > verdict.skilled else "all"
-        skill = f"Skill: {counts} models forecast better than the unconditional history."
-    return {"verdict": verdict, "title": title, "text": text, "sure": sure if known else "", "skill": skill}
-
-
-def _champion_words(results: Results, verdicts: list[HorizonVerdict]) -> str:
-    """Say why the champion was chosen and how it stands to the best baseline."""
-    reason = results.summary.text("champion_reason").rstrip(" .")
-    words = f"{reason}." if reason else "The results do not say why."
-    if results.champion in results.baselines.values():
-        return f"{words} It is a baseline itself."
-    ratios = [
-        f"{style.ratio(verdict.champion_ratio)} at {verdict.horizon}"
-        for verdict in verdicts
-        if math.isfinite(verdict.champion_ratio)
-    ]
-    if ratios:
-        unit = "session" if ratios[-1].endswith(" at 1") else "sessions"
-        words += f" Its CRPS ratio to the best baseline is {_join(ratios)} {unit}."
-    return words
-
-
-def _fan_charts(results: Results, found: list[Outlook], figures: _Figures) -> list[Placed]:
+def _fan_charts(results: Results, found: list[Outlook], figures: _Figures) -> list[tuple[Placed, Outlook]]:
     closes = dict(list(results.recent_prices.groupby("symbol")))
     nothing = results.recent_prices.iloc[:0]
     drawn = [outlook for outlook in found if math.isfinite(outlook.close)][:FANS_SHOWN]
     return [
-        figures.add(outlook.symbol, charts.fan(outlook.table, closes.get(outlook.symbol, nothing)))
+        (figures.add(outlook.symbol, charts.fan(outlook.table, closes.get(outlook.symbol, nothing))), outlook)
         for outlook in drawn
     ]
 
@@ -202,6 +137,70 @@ def _gain_charts(table: pd.DataFrame, baselines: dict[int, str], figures: _Figur
     ]
 
 
+def _regime_charts(table: pd.DataFrame, figures: _Figures) -> list[Placed]:
+    return [
+        figures.add(sessions(int(str(horizon))), charts.coverage(part))
+        for horizon, part in table.groupby("horizon")
+    ]
+
+
+def _track_charts(results: Results, model: str, figures: _Figures) -> list[Placed]:
+    if results.track_record is None:
+        return []
+    table = results.track_record
+    table = table[(table["model"] == model) & (table["forecasts"] > 0) & table["crps"].notna()]
+    return [
+        figures.add(sessions(int(str(horizon))), charts.track_record(part))
+        for horizon, part in table.dropna(subset="origin").groupby("horizon")
+    ]
+
+
+def _lag_charts(results: Results, seen: Seen, figures: _Figures) -> list[Placed]:
+    shown = []
+    for name, what in ((seen.model, "2D kernel"), (seen.control, "control")):
+        sizes = seen_lags(results.kernel_weights, name) if name else pd.DataFrame()
+        if len(sizes):
+            shown.append(figures.add(f"{name} ({what})", charts.lag_map(sizes)))
+    return shown
+
+
+def _response_chart(
+    results: Results, seen: Seen, rows: list[LeaderboardRow], figures: _Figures
+) -> list[Placed]:
+    there = set(results.kernel_responses["model"])
+    names = [seen.model, seen.control, *(row.model for row in rows if row.model in there)]
+    names = [name for name in dict.fromkeys(names) if name in there][:RESPONSES_SHOWN]
+    table = seen_periods(results.kernel_responses, names)
+    return (
+        [figures.add("Cycles that pass the first layer", charts.frequency_response(table))]
+        if len(table)
+        else []
+    )
+
+
+def _restated(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Restatements by symbol, the most sessions first."""
+    groups = table.groupby("symbol")
+    rows = [
+        {
+            "symbol": symbol,
+            "sessions": part["session"].nunique(),
+            "numbers": len(part),
+            "first": part["session"].min(),
+            "last": part["session"].max(),
+            "largest": float((part["new"] / part["old"] - 1.0).abs().where(part["old"] > 0).max()),
+            "fetched": str(part["new_fetched_at"].max())[:19],
+        }
+        for symbol, part in groups
+    ]
+    return sorted(rows, key=lambda row: (-row["sessions"], row["symbol"]))
+
+
+def _breakable(text: object) -> Markup:
+    """Let a name break after its own separators, and only there, where its column is narrow."""
+    return Markup(re.sub(r"([_\-./:])(?=[^_\-./:])", r"\1<wbr>", str(escape(text))))
+
+
 def _by_year(table: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
     """Turn a long table by horizon and year into one row a year with the values of all horizons."""
     rows: dict[int, dict[int, list[float]]] = {}
@@ -209,64 +208,6 @@ def _by_year(table: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
         values = [float(record[name]) for name in columns]
         rows.setdefault(int(record["year"]), {})[int(record["horizon"])] = values
     return [{"year": year, "values": values} for year, values in rows.items()]
-
-
-def _facts(results: Results, found: list[Outlook]) -> list[tuple[str, str]]:
-    """Key facts of the header."""
-    summary = results.summary
-    symbols = summary.texts("symbols") or [outlook.symbol for outlook in found]
-    origins = sorted({outlook.origin for outlook in found})
-    start, end = summary.text("backtest", "start"), summary.text("backtest", "end")
-    count, refits = summary.number("backtest", "origins"), summary.number("backtest", "refits")
-    backtest = f"{start or '?'} to {end or '?'}" if start or end else "not stated"
-    named = _join(symbols) if 0 < len(symbols) <= 4 else style.count(len(symbols))
-    unit = "session" if results.horizons == (1,) else "sessions"
-    facts = [
-        ("Symbols", named if symbols else "none named"),
-        ("Horizons", f"{', '.join(map(str, results.horizons))} {unit}" if results.horizons else "none named"),
-        ("Backtest", backtest),
-        ("Champion", results.champion or "none named"),
-        (
-            "Best baseline",
-            _join(sorted(set(results.baselines.values()))) if results.baselines else "none named",
-        ),
-    ]
-    if count is not None:
-        days = f"{style.count(count)}" + (f", {style.count(refits)} refits" if refits is not None else "")
-        facts.insert(3, ("Origins", days))
-    if origins:
-        after = f"{origins[-1]:%Y-%m-%d}"
-        facts.insert(
-            0, ("Forecasts after", after if len(origins) == 1 else f"{origins[0]:%Y-%m-%d} to {after}")
-        )
-    return facts
-
-
-def _alarms(rows: list[LeaderboardRow]) -> list[str]:
-    """Name the daily direction accuracies that are too good to be true."""
-    alarms = []
-    for row in rows:
-        for cell in row.cells:
-            constant = max(cell.direction_base_rate, 1.0 - cell.direction_base_rate)
-            if cell.horizon == 1 and cell.direction > constant + DIRECTION_ALARM:
-                alarms.append(
-                    f"{row.model} calls the direction of one session right in "
-                    f"{style.percent(cell.direction)} of cases, more than 1.5 points above what one and the "
-                    "same call every day scores "
-                    f"({style.percent(constant)}). Daily direction is hardly forecastable: treat this as a "
-                    "fault in the data or the model until it is explained."
-                )
-    return alarms
-
-
-def _unforecast(results: Results, found: list[Outlook]) -> str:
-    """Say which of the job's symbols have no forecast and are not among those left out."""
-    told = {outlook.symbol for outlook in found} | set(results.failures["symbol"])
-    silent = [symbol for symbol in results.summary.texts("symbols") if symbol not in told]
-    if not silent or not found:
-        return ""
-    more = f" and {len(silent) - 10:,} more" if len(silent) > 10 else ""
-    return f"There is no forecast for {', '.join(silent[:10])}{more} in the results (latest.parquet)."
 
 
 def _short(text: str, limit: int = 240) -> str:
@@ -292,7 +233,8 @@ def _environment() -> Environment:
         style.p_value,
     )
     environment.filters |= {function.__name__: function for function in formats}
-    environment.filters |= {"sessions": sessions, "short": _short}
+    environment.filters |= {"sessions": sessions, "short": _short, "breakable": _breakable}
+    environment.filters |= {"day": lambda day: MISSING if pd.isna(day) else f"{day:%Y-%m-%d}"}
     environment.tests["finite"] = lambda value: isinstance(value, int | float) and math.isfinite(value)
     return environment
 
@@ -323,6 +265,11 @@ def render(results: Results) -> str:
     known_models = set(results.backtest.sums["model"])
     calibrated = results.champion if results.champion in known_models else challenger
     coverage = results.backtest.coverage_by_year(calibrated)
+    regimes = results.backtest.coverage_by_regime(calibrated)
+    tracked = track_record(results)
+    tracked_model = tracked[0].model if tracked else ""
+    seen = seen_side_by_side(results)
+    restated = _restated(results.restatements) if results.restatements is not None else []
     gains = results.backtest.crps_ratio_by_year(challenger, results.baselines)
     pooled = scores_of(results)
     coverage_rows: list[dict[str, Any]] = [
@@ -334,27 +281,31 @@ def render(results: Results) -> str:
         }
         for h in results.horizons
     ]
-    plotly_script = plotly.offline.get_plotlyjs().replace("\r\n", "\n")
+    plotly_script = _plotly_script()
     page_script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    job_yaml = results.summary.text("job_yaml")
+    job_yaml = redact(results.summary.text("job_yaml"))
     context = {
         "results": results,
         "summary": results.summary,
         "job": results.summary.text("job") or "unnamed job",
-        "facts": _facts(results, found),
-        "headline": _headline(verdicts),
-        "cards": [_verdict_card(verdict) for verdict in verdicts],
-        "champion_words": _champion_words(results, verdicts),
-        "alarms": _alarms(rows),
+        "facts": words.facts(results, found),
+        "headline": words.headline(verdicts),
+        "cards": [words.verdict_card(verdict) for verdict in verdicts],
+        "champion_words": words.champion(results, verdicts),
+        "alarms": words.alarms(rows),
         "rows": rows,
         "marks": {word: glyph for word, (glyph, _) in style.VERDICT_MARKS.items()},
         "forecast_by": forecast_by,
-        "unforecast": _unforecast(results, found),
+        "unforecast": words.unforecast(results, found),
         "outlooks": listed,
         "outlook_count": len(found),
         "priceless": sum(not math.isfinite(outlook.close) for outlook in found),
         "fans": _fan_charts(results, found, figures),
         "fans_shown": FANS_SHOWN,
+        "closes_shown": charts.CLOSES_SHOWN,
+        "no_shortfall": any(not math.isfinite(row.expected_shortfall_5) for one in found for row in one.rows),
+        "style": style,
+        "regime_origins": REGIME_ORIGINS,
         "ratio_charts": _ratio_charts(results, rows, figures),
         "calibrated": calibrated,
         "pit_charts": _pit_charts(results, calibrated, figures),
@@ -364,6 +315,25 @@ def render(results: Results) -> str:
         ],
         "coverage_charts": _coverage_charts(coverage, figures),
         "coverage_years": _by_year(coverage, [f"coverage_{round(100 * c)}" for c in COVERAGES]),
+        "regime_charts": _regime_charts(regimes, figures),
+        "regime_rows": [
+            {"horizon": h, "groups": part.to_dict("records")} for h, part in regimes.groupby("horizon")
+        ],
+        "tried": words.tried(results, rows) if rows else "",
+        "tracked": tracked,
+        "tracked_model": tracked_model,
+        "track_charts": _track_charts(results, tracked_model, figures),
+        "seen": seen,
+        "lag_charts": _lag_charts(results, seen, figures),
+        "response_charts": _response_chart(results, seen, rows, figures),
+        "control_words": words.control(seen, rows),
+        "prices_words": words.prices(results),
+        "restated": restated[:LIST_ROWS_SHOWN],
+        "restated_count": len(restated),
+        "quarantine": results.quarantine.head(LIST_ROWS_SHOWN).to_dict("records"),
+        "quarantine_count": len(results.quarantine),
+        "mlflow": {name: redact(value) for name, value in results.summary.mapping("mlflow").items()},
+        "all_drawn": len(found) <= FANS_SHOWN and all(math.isfinite(outlook.close) for outlook in found),
         "challenger": challenger,
         "gain_charts": _gain_charts(gains, results.baselines, figures),
         "gain_years": _by_year(gains, ["crps_ratio"]),

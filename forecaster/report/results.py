@@ -11,19 +11,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecaster.errors import ParameterError
+from forecaster.errors import ForecasterError, ParameterError
+from forecaster.job.convolution import ConvolutionModel
+from forecaster.job.reading import parse_job
 from forecaster.quantiles import quantile_columns
 from forecaster.report.backtest import Backtest, summarise
 
 __all__ = ["Results", "Summary", "read_results"]
 
 VERDICT = ("model", "horizon", "baseline", "crps_ratio", "p_value", "verdict", "smallest_detectable", "skill")
+CONFIDENCE = ("confidence_set", "mcs_p_value")
 SCORES = ("model", "symbol", "horizon", "metric", "value")
 MODELS = ("model", "kind", "description", "parameters", "fit_seconds", "predict_seconds")
 FINDINGS = ("symbol", "code", "severity", "sessions", "first_session", "message", "action")
 FAILURES = ("symbol", "reason")
 LATEST = ("model", "symbol", "origin", "horizon", "close", *quantile_columns())
+TAILS = ("tail_low", "tail_high")
 PRICES = ("symbol", "session", "close")
+QUARANTINE = ("symbol", "session", "close", "codes")
+RESTATEMENTS = ("symbol", "session", "column", "old", "new", "old_fetched_at", "new_fetched_at")
+TRACK = ("model", "horizon", "origin", "forecasts", "crps", *(f"coverage_{c}" for c in (50, 80, 95)))
+HITS = ("hit_rate_0.01", "hit_rate_0.05")
+WEIGHTS = ("model", "channel", "filter", "lag", "weight")
+RESPONSES = ("model", "channel", "filter", "period", "magnitude")
 NUMBERS = {
     "crps_ratio",
     "p_value",
@@ -34,6 +44,18 @@ NUMBERS = {
     "predict_seconds",
     "sessions",
     "close",
+    "mcs_p_value",
+    "old",
+    "new",
+    "forecasts",
+    "crps",
+    *TRACK[5:],
+    *HITS,
+    "lag",
+    "weight",
+    "period",
+    "magnitude",
+    *TAILS,
     *quantile_columns(),
 }
 DATES = {"origin", "session"}
@@ -77,10 +99,19 @@ class Results:
     Parameters
     ----------
     summary : Summary
-    verdict, scores, models, latest, recent_prices, findings, failures : DataFrame
+    verdict, scores, models, latest, recent_prices, findings, failures, quarantine : DataFrame
         The tables of the same names with their stated columns; empty where the file is missing or unusable.
         Text is text (a symbol NA stays NA), numbers are floats (NaN where a cell is no number), horizons are
         ints, dates are timestamps.
+    track_record : DataFrame or None
+        The record since issue by model, horizon and origin, as the ledger gives it; None where the results
+        have none.
+    restatements : DataFrame or None
+        What sources changed in history; None where the results do not say.
+    kernel_weights, kernel_responses : DataFrame
+        What the first layers of networks see; empty where there is none.
+    controls : frozenset of str
+        Models that the job gives as controls without a 2D kernel.
     champion : str
         The model that the scheduled job uses, ``""`` where none is named.
     baselines : dict of int to str
@@ -101,6 +132,12 @@ class Results:
     recent_prices: pd.DataFrame
     findings: pd.DataFrame
     failures: pd.DataFrame
+    quarantine: pd.DataFrame
+    track_record: pd.DataFrame | None
+    restatements: pd.DataFrame | None
+    kernel_weights: pd.DataFrame
+    kernel_responses: pd.DataFrame
+    controls: frozenset[str]
     champion: str
     baselines: dict[int, str]
     horizons: tuple[int, ...]
@@ -122,8 +159,9 @@ class Results:
 
 def _tidy(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     tidy: dict[str, pd.Series[Any]] = {}
+    absent = pd.Series(np.nan, index=frame.index, dtype=object)
     for name in columns:
-        column = frame[name]
+        column = frame.get(name, absent)
         if name in NUMBERS:
             tidy[name] = pd.to_numeric(column, errors="coerce").astype(np.float64)
         elif name == "horizon":
@@ -138,10 +176,20 @@ def _tidy(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return result.reset_index(drop=True)
 
 
+def _empty(columns: Sequence[str]) -> pd.DataFrame:
+    return _tidy(pd.DataFrame({name: pd.Series(dtype=object) for name in columns}), columns)
+
+
 def _read_table(
-    path: Path, columns: Sequence[str], missing: list[str], may_be_empty: bool = False
+    path: Path,
+    columns: Sequence[str],
+    missing: list[str],
+    may_be_empty: bool = False,
+    optional: Sequence[str] = (),
 ) -> pd.DataFrame:
-    empty = _tidy(pd.DataFrame({name: pd.Series(dtype=object) for name in columns}), columns)
+    """Read a table; ``optional`` columns are NaN, or ``""`` for text, where the file has none."""
+    whole = [*columns, *optional]
+    empty = _empty(whole)
     if not path.is_file():
         missing.append(f"{path.name} is missing.")
         return empty
@@ -164,7 +212,16 @@ def _read_table(
         if not may_be_empty:
             missing.append(f"{path.name} is empty.")
         return empty
-    return _tidy(frame, columns)
+    return _tidy(frame, whole)
+
+
+def _read_where_there(
+    path: Path, columns: Sequence[str], missing: list[str], optional: Sequence[str] = ()
+) -> pd.DataFrame | None:
+    """Read a table that not every run has; None where there is none, or none that can be used."""
+    before = len(missing)
+    table = _read_table(path, columns, missing, True, optional) if path.is_file() else None
+    return table if len(missing) == before else None
 
 
 def _read_summary(path: Path, missing: list[str]) -> Summary:
@@ -189,7 +246,20 @@ def _ratios_from_scores(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     wide = wide.div(wide[baseline], axis=0) if baseline in wide.columns else wide * np.nan
     long = wide.reset_index().melt("horizon", var_name="model", value_name="crps_ratio")
     long = long.assign(baseline=baseline, p_value=np.nan, smallest_detectable=np.nan, verdict="", skill="")
-    return _tidy(long, VERDICT)
+    return _tidy(long, [*VERDICT, *CONFIDENCE])
+
+
+def _controls(summary: Summary) -> frozenset[str]:
+    """Models of the job that are controls without a 2D kernel; none where the job cannot be read."""
+    try:
+        job = parse_job(summary.text("job_yaml"), "summary.json")
+    except ForecasterError:
+        return frozenset()
+    return frozenset(
+        spec.name
+        for spec in job.models
+        if isinstance(spec, ConvolutionModel) and spec.strategy.kind == "control"
+    )
 
 
 def read_results(directory: Path) -> Results:
@@ -209,13 +279,16 @@ def read_results(directory: Path) -> Results:
         raise ParameterError(f"a report is made from a directory of finished results. Received: {directory}")
     missing: list[str] = []
     summary = _read_summary(directory / "summary.json", missing)
-    verdict = _read_table(directory / "verdict.csv", VERDICT, missing)
+    verdict = _read_table(directory / "verdict.csv", VERDICT, missing, optional=CONFIDENCE)
     scores = _read_table(directory / "scores.csv", SCORES, missing)
     models = _read_table(directory / "models.csv", MODELS, missing)
-    latest = _read_table(directory / "latest.parquet", LATEST, missing)
+    latest = _read_table(directory / "latest.parquet", LATEST, missing, optional=TAILS)
     recent_prices = _read_table(directory / "recent_prices.parquet", PRICES, missing)
     findings = _read_table(directory / "findings.csv", FINDINGS, missing, may_be_empty=True)
     failures = _read_table(directory / "failures.csv", FAILURES, missing, may_be_empty=True)
+    quarantine = _read_where_there(directory / "quarantine.csv", QUARANTINE, missing)
+    weights = _read_where_there(directory / "kernel_weights.csv", WEIGHTS, missing)
+    responses = _read_where_there(directory / "kernel_responses.csv", RESPONSES, missing)
 
     best_baseline = summary.text("best_baseline")
     if verdict.empty and len(scores):
@@ -237,6 +310,12 @@ def read_results(directory: Path) -> Results:
         recent_prices=recent_prices,
         findings=findings,
         failures=failures,
+        quarantine=_empty(QUARANTINE) if quarantine is None else quarantine,
+        track_record=_read_where_there(directory / "track_record.parquet", TRACK, missing, HITS),
+        restatements=_read_where_there(directory / "restatements.csv", RESTATEMENTS, missing),
+        kernel_weights=_empty(WEIGHTS) if weights is None else weights,
+        kernel_responses=_empty(RESPONSES) if responses is None else responses,
+        controls=_controls(summary),
         champion=summary.text("champion"),
         baselines=baselines,
         horizons=tuple(sorted(horizons)),

@@ -196,11 +196,11 @@ def themed(figure: dict[str, Any], palette: Palette, *, legend: bool = False) ->
 
 
 def plotly_text(text: object) -> str:
-    """Escape text for Plotly, which reads a little HTML in titles, ticks, legends and hover text.
+    """Escape text for Plotly, which reads a little HTML and, between dollars, LaTeX in all its texts.
 
     Not for a ``hovertemplate``, which would also read ``%{...}``: give finished text as ``hovertext``.
     """
-    return html.escape(str(text), quote=False)
+    return html.escape(str(text), quote=False).replace("$", "&#36;")
 
 
 def _write(value: object, pattern: str, scale: float = 1.0) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from forecaster.quantiles import probability_below, quantile_columns
+from forecaster.quantiles import expected_shortfall, probability_below, quantile_columns
 from forecaster.report.results import Results
+from forecaster.scores import COVERAGES
 
 __all__ = [
     "ForecastRow",
@@ -18,10 +20,16 @@ __all__ = [
     "LeaderboardCell",
     "LeaderboardRow",
     "Outlook",
+    "Seen",
+    "TrackRow",
     "horizon_verdicts",
     "leaderboard",
     "outlooks",
     "scores_of",
+    "seen_lags",
+    "seen_periods",
+    "seen_side_by_side",
+    "track_record",
 ]
 
 NAN = float("nan")
@@ -78,6 +86,8 @@ class LeaderboardCell:
     p_value: float
     smallest_detectable: float
     skill: str
+    confidence_set: str
+    mcs_p_value: float
     coverage_80: float
     coverage_95: float
     direction: float
@@ -117,6 +127,8 @@ class ForecastRow:
         Share of rises in the backtest, NaN where unknown.
     value_at_risk_5, value_at_risk_1 : float
         Loss, as a positive fraction of the price, that is exceeded with a probability of 5% and 1%.
+    expected_shortfall_5, expected_shortfall_1 : float
+        The mean log return of the worst 5% and 1%, as such a loss; NaN where the forecast states no tails.
     """
 
     horizon: int
@@ -131,6 +143,8 @@ class ForecastRow:
     base_rate: float
     value_at_risk_5: float
     value_at_risk_1: float
+    expected_shortfall_5: float
+    expected_shortfall_1: float
 
 
 @dataclass(frozen=True)
@@ -145,6 +159,47 @@ class Outlook:
     close: float
     rows: tuple[ForecastRow, ...]
     table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class TrackRow:
+    """The record of issued forecasts, of one model at one horizon, beside what the backtest promised.
+
+    Parameters
+    ----------
+    model : str
+    horizon : int
+    forecasts : int
+        Issued in time and scored, over all symbols and origins.
+    first, last : Timestamp
+        Origins.
+    crps, backtest_crps : float
+        Mean, in log return; NaN where the backtest did not score the model.
+    coverage, backtest_coverage : tuple of float
+        Shares of outcomes inside the 50, 80 and 95% intervals.
+    hits, backtest_hits : tuple of float
+        Shares of outcomes below the 5% and the 1% quantile; NaN where the ledger does not say.
+    """
+
+    model: str
+    horizon: int
+    forecasts: int
+    first: pd.Timestamp
+    last: pd.Timestamp
+    crps: float
+    backtest_crps: float
+    coverage: tuple[float, ...]
+    backtest_coverage: tuple[float, ...]
+    hits: tuple[float, ...]
+    backtest_hits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A network with a 2D kernel and its control; ``""`` where there is none."""
+
+    model: str
+    control: str
 
 
 def scores_of(results: Results, symbol: str = POOLED) -> dict[tuple[str, int, str], float]:
@@ -216,6 +271,8 @@ def leaderboard(results: Results) -> list[LeaderboardRow]:
                     p_value=verdict.get("p_value", NAN),
                     smallest_detectable=verdict.get("smallest_detectable", NAN),
                     skill=verdict.get("skill", ""),
+                    confidence_set=verdict.get("confidence_set", ""),
+                    mcs_p_value=verdict.get("mcs_p_value", NAN),
                     **score,
                 )
             )
@@ -260,7 +317,11 @@ def outlooks(results: Results, model: str) -> list[Outlook]:
         quantiles = rows[quantile_columns()].to_numpy(dtype=np.float64)
         rises = 1.0 - probability_below(quantiles, np.zeros(len(rows)))
         forecast_rows = []
-        for values, horizon, rise in zip(quantiles, rows["horizon"], rises, strict=True):
+        low_tail = rows["tail_low"].to_numpy(dtype=np.float64)
+        worst = [expected_shortfall(quantiles, low_tail, level) for level in (0.05, 0.01)]
+        for values, horizon, rise, worst_5, worst_1 in zip(
+            quantiles, rows["horizon"], rises, *worst, strict=True
+        ):
             q = dict(zip(quantile_columns(), (float(value) for value in values), strict=True))
             growth = {name: _exp(q[name]) for name in ("q0.01", "q0.05", "q0.1", "q0.5", "q0.9")}
             forecast_rows.append(
@@ -277,7 +338,86 @@ def outlooks(results: Results, model: str) -> list[Outlook]:
                     base_rate=base_rate.get((symbol, int(horizon)), NAN),
                     value_at_risk_5=1.0 - growth["q0.05"],
                     value_at_risk_1=1.0 - growth["q0.01"],
+                    expected_shortfall_5=1.0 - _exp(worst_5),
+                    expected_shortfall_1=1.0 - _exp(worst_1),
                 )
             )
         found.append(Outlook(str(symbol), rows["origin"].iloc[0], close, tuple(forecast_rows), rows))
     return found
+
+
+COVERAGE_METRICS = tuple(f"coverage_{round(100 * coverage)}" for coverage in COVERAGES)
+HIT_METRICS = ("hit_rate_0.05", "hit_rate_0.01")
+
+
+def track_record(results: Results) -> list[TrackRow]:
+    """Average the record since issue by model and horizon; every forecast counts the same.
+
+    Origins without a score, or without forecasts, are left out.
+    """
+    table = results.track_record
+    if table is None:
+        return []
+    pooled = scores_of(results)
+    table = table[(table["forecasts"] > 0) & table["crps"].notna() & table["origin"].notna()]
+    rows = []
+    for (model, horizon), part in table.groupby(["model", "horizon"]):
+        weights = part["forecasts"].to_numpy(dtype=np.float64)
+        metrics = ("crps", *COVERAGE_METRICS, *HIT_METRICS)
+        means = {name: float(np.average(part[name].to_numpy(), weights=weights)) for name in metrics}
+        promised = {name: pooled.get((str(model), int(str(horizon)), name), NAN) for name in metrics}
+        rows.append(
+            TrackRow(
+                model=str(model),
+                horizon=int(str(horizon)),
+                forecasts=int(weights.sum()),
+                first=part["origin"].min(),
+                last=part["origin"].max(),
+                crps=means["crps"],
+                backtest_crps=promised["crps"],
+                coverage=tuple(means[name] for name in COVERAGE_METRICS),
+                backtest_coverage=tuple(promised[name] for name in COVERAGE_METRICS),
+                hits=tuple(means[name] for name in HIT_METRICS),
+                backtest_hits=tuple(promised[name] for name in HIT_METRICS),
+            )
+        )
+    # What is in use first: the champion, then the best baselines.
+    first = {name: place for place, name in enumerate([results.champion, *results.baselines.values()][::-1])}
+    return sorted(rows, key=lambda row: (-first.get(row.model, -1), row.model, row.horizon))
+
+
+def seen_side_by_side(results: Results) -> Seen:
+    """Choose the 2D kernel to show, the champion's or that of the lowest CRPS, and the first control."""
+    seen = set(results.kernel_weights["model"])
+    ranked = [row.model for row in leaderboard(results) if row.model in seen]
+    ranked = [name for name in (results.champion, *ranked) if name in seen]
+    return Seen(
+        next((name for name in ranked if name not in results.controls), ""),
+        next((name for name in ranked if name in results.controls), ""),
+    )
+
+
+def seen_lags(weights: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Root mean square over filters of a model's weights, by channel and lag: ``channel, lag, size``."""
+    part = weights[(weights["model"] == model) & weights["weight"].notna() & weights["lag"].notna()]
+    squares = part.assign(size=np.square(part["weight"])).groupby(["channel", "lag"], sort=False)["size"]
+    return pd.DataFrame(np.sqrt(squares.mean()).reset_index())
+
+
+def seen_periods(responses: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Root mean square over channels and filters of responses, over the largest of each model.
+
+    Returns
+    -------
+    DataFrame
+        ``name, period, magnitude``: what `forecaster.report.charts.frequency_response` draws.
+    """
+    frames = []
+    for model in models:
+        part = responses[(responses["model"] == model) & responses["magnitude"].notna()]
+        squares = part.assign(magnitude=np.square(part["magnitude"])).groupby("period")["magnitude"].mean()
+        size = np.sqrt(squares)
+        top = float(size.max()) if len(size) else NAN
+        frames.append((size / top if top > 0 else size).reset_index().assign(name=model))
+    columns = ["name", "period", "magnitude"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)

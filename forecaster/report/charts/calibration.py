@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from forecaster.report.backtest import COVERAGE_COLUMNS, PIT_EDGES
-from forecaster.report.charts.base import INTERVAL_MARKS, Chart, plain, rounded
+from forecaster.report.charts.base import INTERVAL_MARKS, Chart, Figure, rounded
 from forecaster.report.style import LIGHT, count, percent, plotly_text, ratio
 from forecaster.scores import COVERAGES
 
@@ -35,13 +34,13 @@ def pit_histogram(densities: np.ndarray) -> Chart:
         f"<br>{percent(density * (high - low))} of outcomes, {percent(high - low)} ideal"
         for low, high, density in zip(edges[:-1], edges[1:], densities, strict=True)
     ]
-    figure = go.Figure()
-    figure.add_bar(
-        x=rounded((edges[1:] + edges[:-1]) / 2), y=rounded(densities), width=rounded(np.diff(edges) * 0.9),
-        marker={"color": LIGHT.blue}, hovertext=hover, hoverinfo="text", textposition="none",
-        name="outcomes", showlegend=False,
+    figure = Figure()
+    figure.add(
+        "bar", x=rounded((edges[1:] + edges[:-1]) / 2), y=rounded(densities),
+        width=rounded(np.diff(edges) * 0.9), marker={"color": LIGHT.blue},
+        hovertext=hover, hoverinfo="text", textposition="none", name="outcomes", showlegend=False,
     )  # fmt: skip
-    figure.update_layout(
+    figure.arrange(
         height=230,
         xaxis={"range": [-0.03, 1.03], "tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1],
                "showgrid": False, "title": {"text": "where in the forecast the outcome fell"}},
@@ -56,7 +55,7 @@ def pit_histogram(densities: np.ndarray) -> Chart:
         else f"{tails:.2f} times as often as they should be"
     )
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"The outer 5% tails were hit {words}; the fullest bin has {densities.max():.2f} times its share.",
         shows="how often the outcome fell into each twentieth of its forecast; flat at 1 (dashed) is ideal, "
         "high ends mean tails that are too thin, a hump means intervals that are too wide",
@@ -81,9 +80,9 @@ def _year_axis(years: Sequence[int]) -> dict[str, Any]:
 
 def _coverage_lines(
     table: pd.DataFrame, x: list[Any], labels: list[str], mode: str = "lines+markers"
-) -> go.Figure:
+) -> Figure:
     """Draw the three coverages over ``x`` and a dashed line at each nominal one."""
-    figure = go.Figure()
+    figure = Figure()
     shapes = []
     lowest = COVERAGES[0]
     for name, nominal, (colour, symbol) in zip(COVERAGE_COLUMNS, COVERAGES, INTERVAL_MARKS, strict=True):
@@ -94,8 +93,8 @@ def _coverage_lines(
             f"<br>{count(rows)} forecasts"
             for label, share, rows in zip(labels, shares, table["rows"], strict=True)
         ]
-        figure.add_scatter(
-            x=x, y=rounded(shares), mode=mode, hovertext=hover, hoverinfo="text",
+        figure.add(
+            "scatter", x=x, y=rounded(shares), mode=mode, hovertext=hover, hoverinfo="text",
             line={"color": colour, "width": 1.8}, marker={"size": 7, "color": colour, "symbol": symbol},
             name=f"{percent(nominal, 0)} interval",
         )  # fmt: skip
@@ -103,7 +102,7 @@ def _coverage_lines(
             {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": nominal, "y1": nominal,
              "layer": "below", "line": {"color": LIGHT.muted, "width": 1, "dash": "dash"}}
         )  # fmt: skip
-    figure.update_layout(
+    figure.arrange(
         height=250,
         yaxis={"range": [min(0.4, lowest - 0.05), 1.02], "tickformat": ".0%", "tickvals": list(COVERAGES),
                "showgrid": False},
@@ -122,10 +121,10 @@ def coverage_by_year(table: pd.DataFrame) -> Chart:
     """
     years = [int(year) for year in table["year"]]
     figure = _coverage_lines(table, years, [str(year) for year in years])
-    figure.update_layout(xaxis=_year_axis(years))
+    figure.arrange(xaxis=_year_axis(years))
     low, high = float(table["coverage_80"].min()), float(table["coverage_80"].max())
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"The 80% interval held {percent(low)} to {percent(high)} of a year's outcomes.",
         shows="in which years the intervals were too narrow (below the dashed line) or too wide",
         hides="single symbols. A first or last year may hold few days",
@@ -143,7 +142,7 @@ def coverage(table: pd.DataFrame) -> Chart:
     """
     names = [str(name) for name in table["group"]]
     figure = _coverage_lines(table, list(range(len(names))), [plotly_text(name) for name in names], "markers")
-    figure.update_layout(
+    figure.arrange(
         xaxis={
             "tickvals": list(range(len(names))),
             "ticktext": [plotly_text(name) for name in names],
@@ -153,10 +152,10 @@ def coverage(table: pd.DataFrame) -> Chart:
         }
     )
     said = [
-        f"{percent(float(share))} in {name}" for name, share in zip(names, table["coverage_80"], strict=True)
+        f"{percent(float(share))} ({name})" for name, share in zip(names, table["coverage_80"], strict=True)
     ]
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"The 80% interval held {', '.join(said)}.",
         shows="whether intervals that hold on average also hold when markets are calm and when they are not",
         hides="whether a difference is more than chance: turbulent days come in few spells",
@@ -184,13 +183,13 @@ def crps_ratio_by_year(table: pd.DataFrame, baseline: str, limits: tuple[float, 
     ]
     low, high = (100.0 * (1.0 - limit) for limit in reversed(limits))
     margin = 0.08 * max(high - low, 0.5)
-    figure = go.Figure()
-    figure.add_bar(
-        x=years, y=rounded(gains), width=0.7, hovertext=hover, hoverinfo="text", textposition="none",
+    figure = Figure()
+    figure.add(
+        "bar", x=years, y=rounded(gains), width=0.7, hovertext=hover, hoverinfo="text", textposition="none",
         marker={"color": [LIGHT.blue if gain >= 0 else LIGHT.vermillion for gain in gains]},
         name="CRPS gained", showlegend=False,
     )  # fmt: skip
-    figure.update_layout(
+    figure.arrange(
         height=230,
         xaxis=_year_axis(years),
         yaxis={"range": [min(low, -0.1) - margin, max(high, 0.1) + margin], "ticksuffix": "%", "nticks": 5},
@@ -199,7 +198,7 @@ def crps_ratio_by_year(table: pd.DataFrame, baseline: str, limits: tuple[float, 
     )  # fmt: skip
     best, worst = (f"{years[k]} ({ratio(float(ratios[k]))})" for k in (ratios.argmin(), ratios.argmax()))
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"Lower CRPS than {baseline} in {int((ratios < 1).sum())} of {len(years)} years; best {best}, "
         f"worst {worst}.",
         shows="on one scale by how many percent the CRPS of a year's forecasts is below the baseline's; up "
@@ -227,10 +226,10 @@ def track_record(table: pd.DataFrame) -> Chart:
     dates = [f"{day:%Y-%m-%d}" for day in pd.to_datetime(ordered["origin"])]
     mode = "lines" if len(dates) > 60 else "lines+markers"
     figure = _coverage_lines(pd.DataFrame({**shares, "rows": rows}), dates, dates, mode)
-    figure.update_layout(xaxis={"type": "date", "nticks": 4, "tickangle": 0, "showgrid": False})
+    figure.arrange(xaxis={"type": "date", "nticks": 4, "tickangle": 0, "showgrid": False})
     whole = float((ordered["coverage_80"].astype(float) * weights).sum() / weights.sum())
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"Since {dates[0]} the 80% interval held {percent(whole)} of {count(float(weights.sum()))} outcomes.",
         shows=f"how often outcomes fell inside the intervals as issued, over the last {WINDOW_ROWS} evenings "
         "(fewer at the start), against what was promised (dashed)",

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from forecaster.quantiles import LEVELS, quantile_columns
 from forecaster.report.charts.base import (
     CLOSES_SHOWN,
     Chart,
+    Figure,
     interval_ends,
     named_rows,
-    plain,
     rounded,
     sessions,
     upright,
@@ -60,20 +59,20 @@ def fan(forecasts: pd.DataFrame, closes: pd.DataFrame) -> Chart:
         past = last if past.empty else pd.concat([past, last], ignore_index=True)
     past_x = list(range(1 - len(past), 1))
     x = [0, *horizons]
-    figure = go.Figure()
+    figure = Figure()
     for coverage, colour in zip(reversed(COVERAGES), reversed(BANDS), strict=True):
         for end, fill in zip(interval_ends(coverage), (None, "tonexty"), strict=True):
-            figure.add_scatter(
-                x=x, y=rounded(prices[:, end]), mode="lines", line={"width": 0, "color": colour}, fill=fill,
-                fillcolor=colour, hoverinfo="skip", name=f"{percent(coverage, 0)} interval",
+            figure.add(
+                "scatter", x=x, y=rounded(prices[:, end]), mode="lines", line={"width": 0, "color": colour},
+                fill=fill, fillcolor=colour, hoverinfo="skip", name=f"{percent(coverage, 0)} interval",
                 showlegend=fill is not None,
             )  # fmt: skip
     hover = [
         f"{day:%Y-%m-%d}<br>close {price(float(value))}"
         for day, value in zip(past["session"], past["close"], strict=True)
     ]
-    figure.add_scatter(
-        x=past_x, y=rounded(past["close"].to_numpy(dtype=float)), mode="lines", name="close",
+    figure.add(
+        "scatter", x=past_x, y=rounded(past["close"].to_numpy(dtype=float)), mode="lines", name="close",
         line={"color": LIGHT.ink, "width": 1.6}, hovertext=hover, hoverinfo="text",
     )  # fmt: skip
     hover = [""]
@@ -86,23 +85,23 @@ def fan(forecasts: pd.DataFrame, closes: pd.DataFrame) -> Chart:
             low, high = (float(at[end]) for end in interval_ends(coverage))
             lines.append(f"{percent(coverage, 0)}: {price(low)} to {price(high)}")
         hover.append("<br>".join(lines))
-    figure.add_scatter(
-        x=x, y=rounded(prices[:, MEDIAN]), mode="lines+markers", name="median",
+    figure.add(
+        "scatter", x=x, y=rounded(prices[:, MEDIAN]), mode="lines+markers", name="median",
         line={"color": LIGHT.blue, "width": 1.8}, hovertext=hover, hoverinfo="text",
         marker={"size": [0, *([6] * len(horizons))], "color": LIGHT.blue},
     )  # fmt: skip
-    figure.update_layout(
+    figure.arrange(
         height=270,
         xaxis=_dated(past["session"].dt.strftime("%Y-%m-%d").tolist(), past_x, x[-1]),
         yaxis={"tickformat": ",.6~g", "nticks": 6},
         shapes=[upright(0, LIGHT.line, dash="dot")],
     )
     if _crowded(len(past), x[-1]):
-        figure.update_layout(margin={"r": 40})
+        figure.arrange(margin={"r": 40})
     low, high = (float(prices[-1, end]) for end in interval_ends(0.8))
     median = float(prices[-1, MEDIAN])
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"{sessions(horizons[-1])} ahead: median {price(median)} "
         f"({signed_percent(_simple(quantiles[-1, MEDIAN]))}), 80% between {price(low)} and {price(high)}.",
         shows="the price interval that should hold the close after each horizon (dots) with the stated "
@@ -149,14 +148,14 @@ def intervals(forecasts: pd.DataFrame) -> Chart:
     names = [str(name) for name in forecasts["model"]]
     with np.errstate(over="ignore"):
         values = np.expm1(forecasts[quantile_columns()].to_numpy(dtype=np.float64))
-    figure = go.Figure()
+    figure = Figure()
     for coverage, colour, width in zip(reversed(COVERAGES), reversed(BANDS), (6, 10, 14), strict=True):
         low, high = interval_ends(coverage)
         for position, at in enumerate(values):
-            figure.add_scatter(
-                x=rounded([at[low], at[high]]), y=[position, position], mode="lines", hoverinfo="skip",
-                line={"color": colour, "width": width}, name=f"{percent(coverage, 0)} interval",
-                showlegend=position == 0,
+            figure.add(
+                "scatter", x=rounded([at[low], at[high]]), y=[position, position], mode="lines",
+                hoverinfo="skip", line={"color": colour, "width": width},
+                name=f"{percent(coverage, 0)} interval", showlegend=position == 0,
             )  # fmt: skip
     hover = []
     for name, at in zip(names, values, strict=True):
@@ -165,12 +164,12 @@ def intervals(forecasts: pd.DataFrame) -> Chart:
             low_end, high_end = (signed_percent(float(at[end])) for end in interval_ends(coverage))
             lines.append(f"{percent(coverage, 0)}: {low_end} to {high_end}")
         hover.append("<br>".join(lines))
-    figure.add_scatter(
-        x=rounded(values[:, MEDIAN]), y=list(range(len(names))), mode="markers", name="median",
+    figure.add(
+        "scatter", x=rounded(values[:, MEDIAN]), y=list(range(len(names))), mode="markers", name="median",
         marker={"size": 8, "color": LIGHT.ink, "symbol": "line-ns-open", "line": {"width": 2}},
         hovertext=hover, hoverinfo="text",
     )  # fmt: skip
-    figure.update_layout(
+    figure.arrange(
         height=80 + 26 * max(len(names), 2),
         xaxis={"tickformat": "+.1~%", "nticks": 6},
         yaxis=named_rows(names),
@@ -184,7 +183,7 @@ def intervals(forecasts: pd.DataFrame) -> Chart:
     if len(names) > 1:
         words = f"The 80% interval is narrowest for {narrow} and widest for {wide}."
     return Chart(
-        plain(figure),
+        figure.plain(),
         words,
         shows=f"the simple return over {sessions(int(forecasts['horizon'].iloc[0]))} as each model sees it",
         hides="which model is right: a narrow interval is better only if outcomes stay inside it as often as "

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
-from forecaster.report.charts.base import Chart, plain, rounded
+from forecaster.report.charts.base import Chart, Figure, rounded
 from forecaster.report.style import LIGHT, plotly_text
 
 __all__ = ["frequency_response", "lag_map", "lag_weights", "matrix"]
@@ -35,14 +34,14 @@ def lag_weights(weights: pd.DataFrame) -> Chart:
     """
     lags = weights["lag"].to_numpy(dtype=int)
     values = weights["weight"].to_numpy(dtype=float)
-    figure = go.Figure()
-    figure.add_bar(
-        x=lags.tolist(), y=rounded(values), textposition="none", hoverinfo="text", showlegend=False,
+    figure = Figure()
+    figure.add(
+        "bar", x=lags.tolist(), y=rounded(values), textposition="none", hoverinfo="text", showlegend=False,
         hovertext=[f"{lag} sessions before the origin<br>weight {value:.4g}"
                    for lag, value in zip(lags, values, strict=True)],
         marker={"color": [LIGHT.blue if value >= 0 else LIGHT.vermillion for value in values]},
     )  # fmt: skip
-    figure.update_layout(
+    figure.arrange(
         height=230,
         xaxis={"autorange": "reversed", "tickformat": "d", "showgrid": False,
                "title": {"text": "sessions before the origin"}},
@@ -52,7 +51,7 @@ def lag_weights(weights: pd.DataFrame) -> Chart:
     )  # fmt: skip
     heaviest = int(np.nanargmax(np.abs(values))) if np.isfinite(values).any() else 0
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"{int(np.count_nonzero(values))} of {len(values)} sessions have a weight; the largest is "
         f"{values[heaviest]:.4g} at lag {lags[heaviest]}.",
         shows="how much each session of the past counts in the newest output of the kernel, and with which "
@@ -74,9 +73,9 @@ def lag_map(sizes: pd.DataFrame) -> Chart:
     table = sizes.pivot_table(index="channel", columns="lag", values="size", sort=True).reindex(channels)
     values = table.to_numpy(dtype=float)
     lags = [int(lag) for lag in table.columns]
-    figure = go.Figure()
-    figure.add_heatmap(
-        # Positions, not lags: a set of lags with gaps would stretch its cells.
+    figure = Figure()
+    figure.add(
+        "heatmap", # Positions, not lags: a set of lags with gaps would stretch its cells.
         x=list(range(len(lags))), y=list(range(len(channels))), z=[rounded(row, 4) for row in values],
         colorscale=SIZES, zmin=0.0, xgap=1, ygap=1, showscale=False, hoverinfo="text",
         text=[[f"{plotly_text(channel)}, lag {lag}<br>size {value:.4g}"
@@ -84,7 +83,7 @@ def lag_map(sizes: pd.DataFrame) -> Chart:
               for channel, row in zip(channels, values, strict=True)],
     )  # fmt: skip
     step = -(-len(lags) // 10)
-    figure.update_layout(
+    figure.arrange(
         height=90 + 19 * max(len(channels), 3),
         xaxis={"tickvals": list(range(0, len(lags), step)), "ticktext": [str(lag) for lag in lags[::step]],
                "tickangle": 0, "showgrid": False, "autorange": "reversed",
@@ -98,11 +97,11 @@ def lag_map(sizes: pd.DataFrame) -> Chart:
     newest = float(np.nansum(np.square(values[:, 0])) / total) if total > 0 else 0.0
     largest = int(by_channel.argmax())
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"Reaches {lags[-1]} sessions back; {100 * newest:.0f}% of the squared weight is on lag {lags[0]}, "
         f"{100 * by_channel[largest]:.0f}% on the channel {channels[largest].replace('_', ' ')}.",
-        shows="the size of the first layer's weights by input channel and lag, dark is heavy, averaged over "
-        "its filters",
+        shows="the size of the first layer's weights by input channel and lag, the stronger the colour the "
+        "heavier, averaged over its filters",
         hides="what later layers make of it, signs, or importance: a large weight on an input that hardly "
         "moves matters little",
     )
@@ -117,31 +116,33 @@ def frequency_response(responses: pd.DataFrame) -> Chart:
         ``name, period, magnitude``, at least one row; periods in sessions, at most five names, drawn in the
         order of their first row.
     """
-    figure = go.Figure()
+    figure = Figure()
     names = list(dict.fromkeys(str(name) for name in responses["name"]))
     peaks = []
     for name, (colour, dash) in zip(names, LINES, strict=False):
         part = responses[responses["name"] == name].sort_values("period")
         periods = part["period"].to_numpy(dtype=float)
         values = part["magnitude"].to_numpy(dtype=float)
-        figure.add_scatter(
-            x=rounded(periods, 4), y=rounded(values, 4), mode="lines", name=plotly_text(name),
+        figure.add(
+            "scatter", x=rounded(periods, 4), y=rounded(values, 4), mode="lines", name=plotly_text(name),
             line={"color": colour, "width": 1.9, "dash": dash}, hoverinfo="text",
             hovertext=[f"{plotly_text(name)}<br>period {period:.3g} sessions<br>magnitude {value:.3g}"
                        for period, value in zip(periods, values, strict=True)],
         )  # fmt: skip
         if np.isfinite(values).any():
             peaks.append(f"{name} at {periods[int(np.nanargmax(values))]:.3g}")
-    figure.update_layout(
-        height=250,
+    figure.arrange(
+        height=280,
         xaxis={"type": "log", "tickvals": [2, 5, 10, 21, 63, 252], "tickformat": "d", "tickangle": 0,
                "title": {"text": "length of the cycle, sessions"}},
         yaxis={"rangemode": "tozero", "nticks": 5, "tickformat": ".2~g"},
+        # The names are of models, not of intervals: a page can't write this legend for all its charts.
+        showlegend=True, margin={"l": 8, "r": 8, "t": 36, "b": 8},
     )  # fmt: skip
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"Strongest response, in sessions: {', '.join(peaks)}." if peaks else "No finite response.",
-        shows="which lengths of cycles in the input pass the first layer, from two sessions to a year",
+        shows="how strongly cycles of each length in the input pass, from two sessions to a year",
         hides="that such cycles exist or repay: it describes the kernel, not the market",
     )
 
@@ -165,9 +166,9 @@ def matrix(
     values = np.asarray(values, dtype=float)
     finite = np.abs(values[np.isfinite(values)])
     top = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-    figure = go.Figure()
-    figure.add_heatmap(
-        z=[rounded(row, 5) for row in values], colorscale=SIGNED if signed else SIZES,
+    figure = Figure()
+    figure.add(
+        "heatmap", z=[rounded(row, 5) for row in values], colorscale=SIGNED if signed else SIZES,
         zmin=-top if signed else 0.0, zmax=top, xgap=1, ygap=1, hoverinfo="text",
         colorbar={"thickness": 10, "outlinewidth": 0, "nticks": 5, "tickformat": ".2~g"},
         text=[[f"{plotly_text(name)}, {plotly_text(column)}<br>{value:.5g}"
@@ -175,7 +176,7 @@ def matrix(
               for name, row in zip(rows, values, strict=True)],
     )  # fmt: skip
     step = -(-len(columns) // 8)
-    figure.update_layout(
+    figure.arrange(
         height=90 + 22 * max(values.shape[0], 3),
         xaxis={"tickvals": list(range(0, len(columns), step)), "tickangle": 0, "showgrid": False,
                "ticktext": [plotly_text(name) for name in list(columns)[::step]], "title": {"text": title}},
@@ -184,9 +185,9 @@ def matrix(
     )  # fmt: skip
     span = f"values from {values[np.isfinite(values)].min():.4g} to {values[np.isfinite(values)].max():.4g}"
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"{values.shape[0]} rows by {values.shape[1]} columns, {span if finite.size else 'no finite value'}.",
         shows="each number as a colour"
-        + (": blue is above zero, vermillion below, pale is zero" if signed else ": dark is large"),
+        + (": blue is above zero, vermillion below" if signed else ": the stronger, the larger"),
         hides="exact numbers: point at a cell for them",
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from forecaster.report.charts.base import Chart, named_rows, plain, rounded, upright
+from forecaster.report.charts.base import Chart, Figure, named_rows, rounded, upright
 from forecaster.report.style import LIGHT, VERDICT_MARKS, p_value, plotly_text, ratio
 
 __all__ = ["RATIO_CAP", "leaderboard"]
@@ -30,7 +29,7 @@ def leaderboard(verdict: pd.DataFrame) -> Chart:
     """
     shown = verdict[verdict["crps_ratio"].map(math.isfinite)]
     rows = shown.to_dict("records")
-    figure = go.Figure()
+    figure = Figure()
     x = [min(row["crps_ratio"], RATIO_CAP) for row in rows]
     spread = [
         row["smallest_detectable"] * 1.96 / (1.96 + 0.84)
@@ -40,9 +39,9 @@ def leaderboard(verdict: pd.DataFrame) -> Chart:
     ]
     colours = [LIGHT.verdict(row["verdict"]) for row in rows]
     for position, (value, half, colour) in enumerate(zip(x, spread, colours, strict=True)):
-        figure.add_scatter(
-            x=rounded([value - half, min(value + half, RATIO_CAP)]), y=[position, position], mode="lines",
-            line={"color": colour, "width": 2}, hoverinfo="skip", showlegend=False,
+        figure.add(
+            "scatter", x=rounded([value - half, min(value + half, RATIO_CAP)]), y=[position, position],
+            mode="lines", line={"color": colour, "width": 2}, hoverinfo="skip", showlegend=False,
         )  # fmt: skip
     hover = [
         f"{plotly_text(row['model'])}<br>CRPS ratio {ratio(row['crps_ratio'])}"
@@ -56,14 +55,14 @@ def leaderboard(verdict: pd.DataFrame) -> Chart:
         else VERDICT_MARKS.get(row["verdict"], ("", "circle"))[1]
         for row in rows
     ]
-    figure.add_scatter(
-        x=rounded(x), y=list(range(len(x))), mode="markers", hovertext=hover, hoverinfo="text",
+    figure.add(
+        "scatter", x=rounded(x), y=list(range(len(x))), mode="markers", hovertext=hover, hoverinfo="text",
         marker={"size": 11, "color": colours, "symbol": symbols, "line": {"width": 1, "color": LIGHT.paper}},
         showlegend=False,
     )  # fmt: skip
     left = min([0.995, *(value - half for value, half in zip(x, spread, strict=True))])
     right = max([1.005, *(min(value + half, RATIO_CAP) for value, half in zip(x, spread, strict=True))])
-    figure.update_layout(
+    figure.arrange(
         height=70 + 24 * max(len(rows), 3),
         xaxis={"tickformat": ".2f", "nticks": 6, "range": [left - 0.001, right + 0.0015]},
         yaxis=named_rows([str(row["model"]) for row in rows]),
@@ -75,7 +74,7 @@ def leaderboard(verdict: pd.DataFrame) -> Chart:
     lie = "lies" if beyond == 1 else "lie"
     edge = f", {beyond} {lie} beyond the right edge (▶)." if beyond else "."
     return Chart(
-        plain(figure),
+        figure.plain(),
         f"{lower} of {len(rows)} models have a lower CRPS than {baseline}{edge}",
         shows="the CRPS ratio over the whole backtest; left of the line at 1 is better. The bar through a "
         "mark is its approximate 95% interval",

@@ -83,7 +83,7 @@
       const wanted = filter.value.trim().toLowerCase();
       let shown = 0;
       for (const group of groups) {
-        group.hidden = !group.querySelector("th").firstChild.data.toLowerCase().includes(wanted);
+        group.hidden = !group.querySelector("th span").textContent.toLowerCase().includes(wanted);
         shown += !group.hidden;
       }
       status.textContent = wanted ? `${shown} of ${groups.length} symbols` : "";
