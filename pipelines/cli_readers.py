@@ -90,10 +90,13 @@ def dashboard_command(config: Path, results: Path | None, address: str, port: in
         "browser.gatherUsageStats": "false",
         "server.fileWatcherType": "none",
         "client.toolbarMode": "minimal",
+        "runner.magicEnabled": "false",
         "client.showErrorDetails": "none",
     }
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    return [sys.executable, "-m", "streamlit", "run", str(script), *flags, "--", *arguments]
+    # -P: a folder named dashboards where the command happens to run is not taken for ours.
+    # -u: the address is said at once, also to a log.
+    return [sys.executable, "-P", "-u", "-m", "streamlit", "run", str(script), *flags, "--", *arguments]
 
 
 def dashboard_environment() -> dict[str, str]:

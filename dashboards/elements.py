@@ -1,0 +1,147 @@
+"""Parts of a page: headings, notes, tables and charts. All text from outside is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import streamlit as st
+
+from forecaster.report.charts import Chart
+from forecaster.report.style import DARK, LIGHT, Palette, css_variables, themed
+
+__all__ = ["cards", "chart", "dress", "links", "note", "notes", "page", "palette", "section", "table"]
+
+CSS = """
+[data-testid="stMainBlockContainer"] {padding-top: 3rem; padding-bottom: 3rem}
+.fc {color: var(--ink); font-size: .92rem; line-height: 1.5}
+.fc h1 {font-size: 1.6rem; font-weight: 650; margin: 0; padding: 0; color: var(--ink)}
+.fc h2 {font-size: 1.1rem; font-weight: 650; margin: .8rem 0 0; padding: 0; color: var(--ink)}
+.fc p {margin: .15rem 0; max-width: 60rem; overflow-wrap: anywhere}
+.fc .muted, .fc caption {color: var(--muted); font-size: .84rem}
+.fc .scroll {overflow-x: auto; max-width: 100%}
+.fc table {border-collapse: collapse; font-size: .86rem; background: var(--paper); min-width: 60%}
+.fc caption {text-align: left; padding: .2rem 0 .4rem}
+.fc th, .fc td {padding: .32rem .7rem; border: 0; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top; color: var(--ink); max-width: 30rem;
+  overflow-wrap: break-word}
+.fc thead th {color: var(--muted); font-weight: 600; white-space: nowrap; border-bottom-width: 2px}
+.fc tbody th {font-weight: 600}
+.fc .n {text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap}
+.fc .cards {display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .7rem;
+  margin: .4rem 0}
+.fc .card {background: var(--paper); border: 1px solid var(--line); border-radius: .5rem;
+  padding: .6rem .8rem}
+.fc .card b {display: block; font-size: 1.12rem; font-weight: 650; overflow-wrap: anywhere}
+.fc .card span {color: var(--muted); font-size: .82rem; overflow-wrap: anywhere}
+.fc .note {border-left: 3px solid var(--blue); background: var(--paper); padding: .5rem .8rem}
+.fc .note.bad {border-color: var(--vermillion)}
+"""
+
+
+def palette() -> Palette:
+    """Give the colours of the reader's mode."""
+    return DARK if st.context.theme.type == "dark" else LIGHT
+
+
+def dress() -> None:
+    """Set the style of all that follows; once a page."""
+    st.html(f"<style>:root{{{css_variables(palette())}}}{CSS}</style>")
+
+
+def _html(inner: str) -> None:
+    st.html(f'<div class="fc">{inner}</div>')
+
+
+def page(title: str, about: str) -> None:
+    """Begin a page: its title, and what it is for in a sentence."""
+    _html(f'<h1>{escape(title)}</h1><p class="muted">{escape(about)}</p>')
+
+
+def section(title: str, about: str = "") -> None:
+    """Begin a part of a page."""
+    words = f'<p class="muted">{escape(about)}</p>' if about else ""
+    _html(f"<h2>{escape(title)}</h2>{words}" if title else words)
+
+
+def note(text: str, *, bad: bool = False) -> None:
+    """Say something that the reader must not miss."""
+    kind = "note bad" if bad else "note"
+    _html(f'<div class="{kind}" role="note"><p>{escape(text)}</p></div>')
+
+
+def notes(texts: Sequence[str]) -> None:
+    """Say several things, each once."""
+    for text in dict.fromkeys(texts):
+        note(text)
+
+
+def cards(facts: Sequence[tuple[str, str, str]]) -> None:
+    """Show a few facts side by side: name, value, and a word on it."""
+    inner = "".join(
+        f'<div class="card"><span>{escape(name)}</span><b>{escape(value)}</b>'
+        f"<span>{escape(word)}</span></div>"
+        for name, value, word in facts
+    )
+    _html(f'<div class="cards">{inner}</div>')
+
+
+def table(
+    caption: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numbers: Sequence[str] = (),
+) -> None:
+    """Show a table whose first column names the rows.
+
+    Parameters
+    ----------
+    caption : str
+        What it is.
+    columns : sequence of str
+        Heads, distinct.
+    rows : sequence of sequences of str
+        Finished text.
+    numbers : sequence of str
+        Heads of the columns whose text is set to the right.
+    """
+    right = [' class="n"' if name in numbers else "" for name in columns]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, right, strict=True)
+    )
+    body = []
+    for row in rows:
+        first, *others = zip(row, right, strict=True)
+        cells = "".join(f"<td{kind}>{escape(text)}</td>" for text, kind in others)
+        body.append(f'<tr><th scope="row"{first[1]}>{escape(first[0])}</th>{cells}</tr>')
+    _html(
+        # A part that scrolls is reached by the keyboard.
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
+        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
+        "</table></div>"
+    )
+
+
+def links(targets: Sequence[tuple[str, str]]) -> None:
+    """List links: their words and their addresses, which begin with http."""
+    items = "".join(
+        f'<li><a href="{escape(address)}" rel="noreferrer">{escape(words)}</a></li>'
+        for words, address in targets
+    )
+    _html(f"<ul>{items}</ul>")
+
+
+def chart(drawn: Chart, key: str, *, legend: bool = False) -> None:
+    """Show a chart and its words."""
+    st.plotly_chart(
+        themed(drawn.figure, palette(), legend=legend),
+        theme=None,
+        key=key,
+        config={"displayModeBar": False, "responsive": True},
+        alt=drawn.summary,
+    )
+    _html(
+        f'<p>{escape(drawn.summary)}</p><p class="muted">Shows {escape(drawn.shows)}. '
+        f"Does not show {escape(drawn.hides)}.</p>"
+    )

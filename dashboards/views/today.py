@@ -1,0 +1,159 @@
+"""Today: what the last evening did, how fresh the forecasts are, and what asks for attention."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dashboards import elements, sources
+from dashboards.sources import Place
+from forecaster.report.style import MISSING, count, seconds
+
+__all__ = ["show", "stale_symbols", "state_of_checks", "step_rows", "weekdays_since"]
+
+STALE_AFTER = 3
+"""Weekdays without a new forecast after which it is said: a long weekend has none."""
+LISTED = 30
+STEPS_LISTED = 60
+DELIVERIES = "sent by "
+"""How the ledger names what was sent about a check, which is no check itself."""
+STATES = {"fail": "✖ fail", "warn": "▲ warn", "ok": "● ok"}
+
+
+def weekdays_since(day: date, today: date) -> int:
+    """Count the weekdays after a day, up to another one."""
+    return int(np.busday_count(day, today)) if day < today else 0
+
+
+def stale_symbols(table: pd.DataFrame) -> pd.DataFrame:
+    """Find the symbols whose newest forecast is older than the newest of all: ``symbol, origin``."""
+    last = table.groupby("symbol")["origin"].max()
+    behind: pd.DataFrame = last[last < last.max()].sort_values().reset_index()
+    return behind
+
+
+def state_of_checks(alerts: pd.DataFrame) -> pd.DataFrame:
+    """Give what each check said last; deliveries of alerts are none."""
+    if alerts.empty:
+        return alerts
+    checks = alerts[~alerts["check"].str.startswith(DELIVERIES)]
+    last = checks.groupby("check", sort=False).tail(1)
+    rank = last["state"].map({"fail": 0, "warn": 1, "ok": 2}).fillna(0)
+    return last.assign(rank=rank).sort_values(["rank", "check"]).drop(columns="rank")
+
+
+def show(place: Place) -> None:
+    """Show the page."""
+    elements.page(f"Today: {place.job.name}", "What the last evening did, and what asks for attention.")
+    said: list[str] = []
+    status = sources.from_ledger(place, "status", said)
+    alerts = sources.from_ledger(place, "alerts", said)
+    events = sources.from_ledger(place, "model_events", said)
+    why = sources.first_error(place)
+    table = pd.DataFrame() if why else sources.newest(place).table
+    facts: list[tuple[str, str, str]] = []
+    if len(status):
+        facts.append(_evening(status))
+    if why:
+        elements.note(why, bad=True)
+    else:
+        facts += _freshness(table, sources.newest(place).source)
+    if facts:
+        elements.cards(facts)
+    elements.section("Checks", "What the monitoring said last, the worst first.")
+    checks = state_of_checks(alerts)
+    if len(checks):
+        elements.table(
+            "State of each check",
+            ["check", "state", "evening", "reason"],
+            [
+                [row["check"], STATES.get(row["state"], row["state"]), _day(row["as_of"]), row["reason"]]
+                for row in checks.to_dict("records")
+            ],
+        )
+    else:
+        elements.note("No check has been recorded yet.")
+    behind = stale_symbols(table) if len(table) else table
+    if len(behind):
+        more = f", the first {LISTED}" if len(behind) > LISTED else ""
+        elements.section("Symbols that lag behind", "Their last forecast is older than the newest one.")
+        elements.table(
+            f"{count(len(behind))} symbols{more}",
+            ["symbol", "last forecast from"],
+            [[row["symbol"], _day(row["origin"])] for row in behind.head(LISTED).to_dict("records")],
+        )
+    if len(status):
+        elements.section("Evenings", "Every attempt at every step of the last evenings, the newest first.")
+        elements.table(
+            "Steps, times in UTC",
+            ["evening", "step", "attempt", "state", "began", "seconds", "what there is to say"],
+            step_rows(status),
+            numbers=["attempt", "seconds"],
+        )
+    if len(events):
+        elements.section("Model in use", "Promotions, rollbacks and fallbacks, the newest first.")
+        elements.table(
+            "Changes of the model",
+            ["evening", "event", "model", "version", "reason"],
+            [
+                [_day(row["as_of"]), row["event"], row["model"], row["version"], row["reason"]]
+                for row in events.iloc[::-1].head(LISTED).to_dict("records")
+            ],
+        )
+    elements.notes(said)
+
+
+def _evening(status: pd.DataFrame) -> tuple[str, str, str]:
+    """Sum up the last evening, and say which of its steps failed."""
+    last = status[status["as_of"] == status["as_of"].max()]
+    final = last.groupby("step", sort=False).tail(1)
+    failed = final["step"][final["status"] == "failed"].tolist()
+    done = int(final["status"].isin(["done", "skipped"]).sum())
+    if failed:
+        elements.note(
+            f"The last evening is not whole: {', '.join(failed)} failed. The reason stands below.", bad=True
+        )
+    word = f"{len(failed)} failed" if failed else "nothing failed"
+    return "Last evening", _day(last["as_of"].iloc[0]), f"{done} of {len(final)} steps done, {word}"
+
+
+def _freshness(table: pd.DataFrame, source: str) -> list[tuple[str, str, str]]:
+    """Sum up the newest forecasts, and say when they are old."""
+    origin = table["origin"].max()
+    age = weekdays_since(origin.date(), date.today())
+    if age > STALE_AFTER:
+        elements.note(
+            f"These forecasts are old: the last origin is {_day(origin)}, {count(age)} weekdays ago. "
+            "New prices, or a new evening, are missing.",
+            bad=True,
+        )
+    horizons = ", ".join(str(horizon) for horizon in sorted(table["horizon"].unique()))
+    models = sorted(table["model"].unique())
+    named = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
+    return [
+        ("Newest forecasts", _day(origin), f"{count(age)} weekdays ago, {source}"),
+        ("Symbols", count(table["symbol"].nunique()), f"{count(len(table))} forecasts"),
+        ("Models", named, f"horizons {horizons}"),
+    ]
+
+
+def step_rows(status: pd.DataFrame) -> list[list[str]]:
+    """Write the steps of the last evenings, the newest first; see `forecaster.ledger.Ledger.status`."""
+    rows = []
+    for row in status.iloc[::-1].head(STEPS_LISTED).to_dict("records"):
+        took = MISSING
+        if not pd.isna(row["started_at"]) and not pd.isna(row["finished_at"]):
+            took = seconds((row["finished_at"] - row["started_at"]).total_seconds())
+        began = MISSING if pd.isna(row["started_at"]) else f"{row['started_at']:%Y-%m-%d %H:%M}"
+        said = "" if pd.isna(row["reason"]) else str(row["reason"])
+        rows.append(
+            [_day(row["as_of"]), row["step"], str(row["attempt"]), str(row["status"]), began, took, said]
+        )
+    return rows
+
+
+def _day(value: Any) -> str:
+    return f"{value:%Y-%m-%d}"
