@@ -64,7 +64,7 @@ class Place:
     @property
     def ledger(self) -> str:
         """Path or URL of the ledger; it need not exist."""
-        return str(Path(self.job.workspace) / "ledger.db")
+        return self.job.ledger_url
 
     @property
     def tracking(self) -> Path:

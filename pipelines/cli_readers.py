@@ -37,9 +37,7 @@ def export(
         job = console.load(config)
         from forecaster.exports import newest_forecasts, write_export
 
-        newest = newest_forecasts(
-            job.name, str(Path(job.workspace) / "ledger.db"), results or Path(job.workspace) / job.name
-        )
+        newest = newest_forecasts(job.name, job.ledger_url, results or Path(job.workspace) / job.name)
         rows = write_export(newest, job.name, output)
         print(f"Export: {output}, {rows:,} forecasts, {newest.source}")
 

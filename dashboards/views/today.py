@@ -10,6 +10,7 @@ import pandas as pd
 
 from dashboards import elements, sources
 from dashboards.sources import Place
+from forecaster.monitoring import is_delivery, remedy
 from forecaster.report.style import MISSING, count, seconds
 
 __all__ = ["show", "stale_symbols", "state_of_checks", "step_rows", "weekdays_since"]
@@ -18,8 +19,6 @@ STALE_AFTER = 3
 """Weekdays without a new forecast after which it is said: a long weekend has none."""
 LISTED = 30
 STEPS_LISTED = 60
-DELIVERIES = "sent by "
-"""How the ledger names what was sent about a check, which is no check itself."""
 STATES = {"fail": "✖ fail", "warn": "▲ warn", "ok": "● ok"}
 
 
@@ -39,7 +38,7 @@ def state_of_checks(alerts: pd.DataFrame) -> pd.DataFrame:
     """Give what each check said last; deliveries of alerts are none."""
     if alerts.empty:
         return alerts
-    checks = alerts[~alerts["check"].str.startswith(DELIVERIES)]
+    checks = alerts[~alerts["check"].map(is_delivery)]
     last = checks.groupby("check", sort=False).tail(1)
     rank = last["state"].map({"fail": 0, "warn": 1, "ok": 2}).fillna(0)
     return last.assign(rank=rank).sort_values(["rank", "check"]).drop(columns="rank")
@@ -94,7 +93,16 @@ def show(place: Place) -> None:
             numbers=["attempt", "seconds"],
         )
     if len(events):
-        elements.section("Model in use", "Promotions, rollbacks and fallbacks, the newest first.")
+        elements.section("Model in use", "Promotions, rollbacks and remedies, the newest first.")
+        now = remedy(events)
+        if now.fallback is not None:
+            elements.note(
+                f"In force: the fallback {now.fallback} is issued instead of the champion.", bad=True
+            )
+        if now.calibrate:
+            elements.note(
+                "In force: the champion is calibrated adaptively, because coverage broke.", bad=True
+            )
         elements.table(
             "Changes of the model",
             ["evening", "event", "model", "version", "reason"],
