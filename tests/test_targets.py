@@ -192,3 +192,34 @@ def test_a_job_says_what_is_trained_for() -> None:
     assert described[1].endswith("no convolution, for the mean")
     with pytest.raises(Exception, match=r"models\[0\]\.target: .*'distribution', 'variance' or 'point'"):
         parse_job(text.format(target="volatility"), "t")
+
+
+def test_without_the_linear_model_the_variance_starts_at_its_ewma() -> None:
+    target = build("variance", anchor="ewma").target
+    anchors = target.anchors(LEARNED)
+    for part, mine in LEARNED.by_series():
+        smooth = pd.Series(PANEL.variances[part]).ewm(alpha=0.06).mean().to_numpy()
+        place = LEARNED.rows[mine] - part.start
+        np.testing.assert_allclose(anchors[mine], smooth[place][:, None] * np.array(HORIZONS), rtol=1e-9)
+
+
+def test_later_ranges_change_no_bit_of_a_variance(variance_model: ConvolutionForecaster) -> None:
+    evening = PANEL.calendar[750]
+    changed = {}
+    for symbol, frame in FRAMES.items():
+        other = frame.copy()
+        later = other.index.to_numpy().astype("datetime64[D]") > evening
+        other.loc[later, ["open", "high", "low", "close"]] *= 1.3
+        other.loc[later, "high"] *= 1.1
+        changed[symbol] = other
+    panel = Panel.from_prices(changed, variance="range")
+    assert not np.array_equal(panel.variances, PANEL.variances)
+    learned = fit_windows(panel, panel.calendar[700], HORIZONS, WARM_UP)
+    model = build("variance").fit(learned)
+    origins = TEST.take(TEST.sessions <= evening)
+    expected = variance_model.predict(origins)
+    again = model.predict(Windows(panel, origins.rows, HORIZONS))
+    assert expected.tails is not None
+    assert again.tails is not None
+    assert again.values.tobytes() == expected.values.tobytes()
+    assert again.tails.variance.tobytes() == expected.tails.variance.tobytes()
