@@ -127,16 +127,12 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def load(config: Path) -> Job:
-    """Read the job file, and take its threads and workers before anything heavy is loaded."""
+    """Read the job file, and take its threads before anything heavy is loaded."""
     from forecaster.job import load_job
     from forecaster.threads import limit_threads
 
     job = load_job(config)
     limit_threads(job.threads)
-    if job.workers > 1:
-        import joblib
-
-        joblib.parallel_config("loky", n_jobs=job.workers)
     return job
 
 

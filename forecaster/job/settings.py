@@ -23,6 +23,7 @@ from forecaster.job.econometric import (
     LinModel,
     QlikeModel,
 )
+from forecaster.job.engine import EngineSpec
 from forecaster.job.learned import (
     BoostingModel,
     MlpModel,
@@ -120,8 +121,8 @@ class Job(Spec):
     """Seed of everything random."""
     threads: PositiveInt = 1
     """Threads of TensorFlow, OpenMP and BLAS in a process; the bits of a result hold at equal ones."""
-    workers: PositiveInt = 1
-    """Processes that fit GARCH and boosting at once; the bits of a result do not depend on them."""
+    engine: EngineSpec = EngineSpec()
+    """Where the work runs, and how much of it at once; the bits of a result do not depend on it."""
     workspace: str = "workspace"
     """Folder of results and of the tracking store, relative to where the command runs."""
     ledger: Text | None = None
