@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
@@ -108,7 +109,7 @@ def _perform(function: Callable[..., Any], arguments: tuple[Any, ...]) -> _Done:
         return _Done(function(*arguments))
     except ForecasterError as error:
         return _Done(broken_rule=_portable(error))
-    except Exception as error:  # noqa: BLE001  # one task must not end the others
+    except Exception as error:  # one task must not end the others
         return _Done(reason=_in_one_line(error))
 
 
@@ -167,7 +168,7 @@ class Engine:
             raise JobError(f"the engine {kind} needs the address of its cluster. Received: none")
         if not local and find_spec({"dask": "distributed"}.get(kind, kind)) is None:
             raise JobError(
-                f"the engine {kind} is not installed here; install the extra: pip install 'forecaster[cluster]'"
+                f"the engine {kind} needs its library. Received: none; install forecaster[cluster]"
             )
         self.kind, self.workers, self.address, self.threads = kind, workers, address, threads
         self._pool: _Pool | None = None
@@ -265,7 +266,7 @@ class Engine:
                 task = tasks[position]
                 try:
                     result = future.result()
-                except Exception as error:  # noqa: BLE001  # of the engine: a worker is gone
+                except Exception as error:  # of the engine: a worker is gone
                     result = _Done(reason=f"its worker was lost ({_in_one_line(error)})")
                     if isinstance(error, BrokenExecutor) and of is self._pool:
                         # All that ran in the pool is lost, and who broke it cannot be told.
@@ -337,12 +338,13 @@ class _Dask(_Pool):
     def __init__(self, engine: Engine) -> None:
         from distributed import Client
 
-        self._threads = engine.threads
+        self._threads, what, address = engine.threads, "a Dask scheduler with a worker", str(engine.address)
+        _knock(what, address)
         try:
-            self._client = Client(engine.address, timeout=CONNECT, set_as_default=False)
+            self._client = Client(address, timeout=CONNECT, set_as_default=False)
             self._client.wait_for_workers(1, timeout=CONNECT)
         except (OSError, TimeoutError, ValueError) as error:
-            raise _unreachable("a Dask scheduler with a worker", engine.address, error) from None
+            raise _unreachable(what, address, error) from None
         self.size = engine.workers * max(sum(self._client.nthreads().values()), 1)
         # The same task of two jobs is not the same: what it reads from disk may differ.
         self._executor = self._client.get_executor(pure=False)
@@ -363,10 +365,11 @@ class _Ray(_Pool):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
+        _knock("a Ray cluster", str(engine.address))
         try:
             ray.init(address=engine.address, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise _unreachable("a Ray cluster", engine.address, error) from None
+            raise _unreachable("a Ray cluster", str(engine.address), error) from None
         self._ray, self._threads = ray, engine.threads
         self.size = engine.workers * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         # A worker that dies is counted here, as on every engine.
@@ -387,8 +390,20 @@ class _Ray(_Pool):
         self._ray.shutdown()
 
 
-def _unreachable(what: str, address: str | None, error: BaseException) -> JobError:
-    return JobError(f"{what} answers at the address of the engine. Received: {address}, {_in_one_line(error)}")
+def _knock(what: str, address: str) -> None:
+    """See that somebody listens: Ray would look for five minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
+        except OSError as error:
+            raise _unreachable(what, address, error) from None
+
+
+def _unreachable(what: str, address: str, error: BaseException) -> JobError:
+    return JobError(
+        f"{what} answers at the address of the engine. Received: {address}, {_in_one_line(error)}"
+    )
 
 
 _POOLS: dict[str, type[Any]] = {"loky": _Processes, "threading": _Threads, "dask": _Dask, "ray": _Ray}

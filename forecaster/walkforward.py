@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError
 from forecaster.models.base import Forecaster, ResidualQuantiles
-from forecaster.models.combination import CombinationForecaster
 from forecaster.quantiles import QuantileForecast, average, quantile_columns
 from forecaster.windows import Panel, Windows
 
 __all__ = [
+    "Counted",
+    "Fitted",
     "Fold",
     "FoldForecast",
     "Renews",
@@ -29,6 +31,9 @@ __all__ = [
     "latest_table",
     "origin_windows",
     "require_enough",
+    "segments",
+    "walk",
+    "with_combinations",
 ]
 
 
@@ -52,6 +57,22 @@ class Fold:
     test: Windows
 
 
+class Fitted(Protocol):
+    """What is left of a fitted model: all of it or, where it was fitted elsewhere, what there is to say."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of fitted numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A fitted model of which only the number of its parameters is left."""
+
+    parameters: int
+
+
 @dataclass(frozen=True, eq=False)
 class FoldForecast:
     """What one model forecast in one fold, the fitted model itself, and what that took."""
@@ -59,7 +80,7 @@ class FoldForecast:
     model: str
     fold: Fold
     forecast: QuantileForecast
-    fitted: Forecaster
+    fitted: Fitted
     fit_seconds: float
     predict_seconds: float
 
@@ -67,6 +88,9 @@ class FoldForecast:
 @runtime_checkable
 class StartsWarm(Protocol):
     """A model that can start where an earlier refit of it ended."""
+
+    warm_start: bool
+    """Whether `start_from` has an effect."""
 
     def start_from(self, previous: Forecaster) -> Self:
         """Take what the refit before learned, from outcomes known before; `fit` is called next."""
@@ -225,28 +249,49 @@ def backtest(
         Names of models and of combinations before it whose forecasts of a fold each combination averages;
         they are not fitted a second time, and the seconds are theirs.
 
+    Returns
+    -------
+    iterator of FoldForecast
+        Each as soon as it is there, so that a caller can show progress and keep what is done; first the
+        models, then the combinations.
+    """
+    walks = (walk(name, build, over) for name, build in models.items())
+    return with_combinations(chain.from_iterable(walks), over, combinations or {})
+
+
+def with_combinations(
+    results: Iterable[FoldForecast], over: Sequence[Fold], combinations: Mapping[str, Sequence[str]]
+) -> Iterator[FoldForecast]:
+    """Give forecasts of models on, and after them those of combinations.
+
+    Parameters
+    ----------
+    results : iterable of FoldForecast
+        Of the models, each on every fold.
+    over : sequence of Fold
+    combinations : mapping of str to sequence of str
+        As `backtest` takes them. One with a member that has no forecasts has none either.
+
     Yields
     ------
     FoldForecast
-        As soon as it is there, so that a caller can show progress and keep what is done; first the models,
-        then the combinations.
     """
-    combinations = combinations or {}
     members = {member for names in combinations.values() for member in names}
     held: dict[tuple[str, int], FoldForecast] = {}
-    for name, build in models.items():
-        for result in _walk(name, build, over):
-            if name in members:
-                held[name, result.fold.number] = result
-            yield result
+    for result in results:
+        if result.model in members:
+            held[result.model, result.fold.number] = result
+        yield result
     for name, names in combinations.items():
         for fold in over:
+            if any((member, fold.number) not in held for member in names):
+                break
             parts = [held[member, fold.number] for member in names]
             result = FoldForecast(
                 name,
                 fold,
                 average([part.forecast for part in parts]),
-                CombinationForecaster({part.model: part.fitted for part in parts}),
+                Counted(sum(part.fitted.parameters for part in parts)),
                 sum(part.fit_seconds for part in parts),
                 sum(part.predict_seconds for part in parts),
             )
@@ -255,8 +300,30 @@ def backtest(
             yield result
 
 
-def _walk(name: str, build: Callable[[], Forecaster], over: Sequence[Fold]) -> Iterator[FoldForecast]:
-    """Fit or renew one model at each refit, and forecast until the next."""
+def segments(build: Callable[[], Forecaster], over: Sequence[Fold]) -> list[Sequence[Fold]]:
+    """Divide folds into runs that do not depend on each other: each begins with a full fit from scratch."""
+    model = build()
+    if isinstance(model, StartsWarm) and model.warm_start:
+        return [over]
+    length = model.refit_every if isinstance(model, Renews) else 1
+    return [over[start : start + length] for start in range(0, len(over), length)]
+
+
+def walk(name: str, build: Callable[[], Forecaster], over: Sequence[Fold]) -> Iterator[FoldForecast]:
+    """Fit or renew one model at each refit, and forecast until the next.
+
+    Parameters
+    ----------
+    name : str
+    build : callable
+        Makes a fresh, unfitted model.
+    over : sequence of Fold
+        All folds, or one of their `segments`.
+
+    Yields
+    ------
+    FoldForecast
+    """
     previous: Forecaster | None = None
     renewals = 0
     for fold in over:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,6 +24,8 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Sessions = NDArray[np.datetime64]
 
+
+_ARRAYS = ("offsets", "sessions", "closes", "returns", "closings", "range_variances")
 
 NAMED = 3
 """Symbols that are named where a panel is shown."""
@@ -179,7 +183,16 @@ class Panel:
     @cached_property
     def calendar(self) -> Sessions:
         """Every session on which at least one series has a price, in order."""
-        return np.unique(self.sessions)
+        if not len(self.sessions):
+            return np.unique(self.sessions)
+        # Days are few: marking them off takes no sort of all rows, and no copy of them.
+        days = self.sessions.view(np.int64)
+        first = days.min()
+        held = np.zeros(int(days.max() - first) + 1, dtype=bool)
+        for part in self.parts:
+            held[days[part] - first] = True
+        marked: Sessions = (np.flatnonzero(held) + first).astype("datetime64[D]")
+        return marked
 
     @cached_property
     def volatility(self) -> Array:
@@ -205,9 +218,15 @@ class Panel:
 
     def select(self, symbols: Collection[str]) -> Panel:
         """Keep some of the series; the others can still be looked at, as the market or its members."""
-        chosen = [number for number, symbol in enumerate(self.symbols) if symbol in symbols]
-        keep = np.isin(self.series, chosen)
+        wanted = set(symbols)
+        chosen = [number for number, symbol in enumerate(self.symbols) if symbol in wanted]
         offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[chosen])]).astype(np.int64)
+        keep: slice | NDArray[np.bool_]
+        if chosen and chosen[-1] - chosen[0] == len(chosen) - 1:
+            # A view: a panel may be larger than memory.
+            keep = slice(self.offsets[chosen[0]], self.offsets[chosen[-1] + 1])
+        else:
+            keep = np.isin(self.series, chosen)
         return replace(
             self,
             symbols=tuple(self.symbols[number] for number in chosen),
@@ -219,6 +238,34 @@ class Panel:
             range_variances=None if self.range_variances is None else self.range_variances[keep],
             reference=self.every,
         )
+
+    def save(self, folder: Path) -> None:
+        """Write the panel, and every series that can be looked at, into an existing, empty folder."""
+        every = self.every
+        for name in _ARRAYS:
+            values = getattr(every, name)
+            if values is not None:
+                np.save(folder / f"{name}.npy", values)
+        about = {
+            "symbols": every.symbols,
+            "selected": None if self.reference is None else self.symbols,
+            "members": self.universe.members,
+            "market": self.universe.market,
+        }
+        (folder / "panel.json").write_text(json.dumps(about), encoding="utf-8")
+
+    @classmethod
+    def open(cls, folder: Path) -> Panel:
+        """Map what `save` wrote into memory: processes of one machine share it, and read what they use."""
+        about = json.loads((folder / "panel.json").read_text(encoding="utf-8"))
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)
+            for name in _ARRAYS
+            if (folder / f"{name}.npy").exists()
+        }
+        universe = Universe(tuple(about["members"]), about["market"])
+        every = cls(tuple(about["symbols"]), universe=universe, **arrays)
+        return every if about["selected"] is None else every.select(about["selected"])
 
     def last_rows(self) -> Rows:
         """Row of the last session of each series."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +11,17 @@ from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError
 from forecaster.job import CombinationModel, Job
-from forecaster.models.base import SeesKernels
 from forecaster.monitoring import promise_table
 from forecaster.quantiles import TAIL_COLUMNS, QuantileForecast, quantile_columns
 from forecaster.scores import row_scores, score_table
 from forecaster.significance import Champion, choose_champion, daily_losses, mean_ratios, verdicts
-from forecaster.walkforward import Fold, FoldForecast, backtest, folds, forecast_table
+from forecaster.walkforward import Fold, FoldForecast, forecast_table, with_combinations
 from forecaster.windows import Windows
 from pipelines.loading import JobData, without
 from pipelines.results import write_json, write_quality, write_table
+from pipelines.tasks import Progress, SeenKernels, job_folds, walked
 
 __all__ = ["BacktestResult", "Progress", "backtest_job", "write_backtest"]
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many steps are done, and how many there are."""
 
 LAG_COLUMNS = ["model", "channel", "filter", "lag", "weight"]
 KEYS = ["model", "symbol", "origin", "horizon"]
@@ -66,6 +61,8 @@ class BacktestResult:
     lag_weights, frequency_responses : DataFrame
         What the first kernel of each convolution sees after the last refit: ``model`` and the columns of
         `forecaster.models.base.SeesKernels`. A spectrogram has no kernel on the series and no rows.
+    failed : dict of str to str
+        Models that no worker could do, and why; nothing else here knows them.
     """
 
     data: JobData
@@ -82,6 +79,7 @@ class BacktestResult:
     promise: pd.DataFrame
     lag_weights: pd.DataFrame
     frequency_responses: pd.DataFrame
+    failed: dict[str, str]
 
 
 def _untested(job: Job, data: JobData) -> dict[str, str]:
@@ -110,50 +108,41 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         Told of every model and refit.
     """
     data = without(data, _untested(job, data))
-    span = job.backtest
-    over = folds(
-        data.panel,
-        job.horizons,
-        np.datetime64(span.start, "D"),
-        np.datetime64(span.end, "D") if span.end else None,
-        span.refit_every,
-        job.warm_up,
-        span.embargo,
-        span.rolling,
-    )
+    over = job_folds(job, data.panel)
     if not any(np.isfinite(fold.test.targets).any() for fold in over):
         raise ParameterError(
             "a backtest needs at least one outcome that is known. Received: none, for origins from "
-            f"{span.start} on and prices until {data.panel.calendar[-1]}; start earlier"
+            f"{job.backtest.start} on and prices until {data.panel.calendar[-1]}; start earlier"
         )
-    total = len(job.models) * len(over)
     fold_rows, daily, kernels, parameters = [], [], [], {}
-    tables: dict[str, list[pd.DataFrame]] = {spec.name: [] for spec in job.models}
     naive_errors = _naive_errors(over[0].train)
     combinations = {spec.name: spec.members for spec in job.models if isinstance(spec, CombinationModel)}
-    alone = [spec.name for spec in job.models if spec.name not in combinations]
-    order = [*alone, *combinations]
-    builders = {name: partial(job.build, name) for name in alone}
-    progress(order[0], 0, total)
-    for done, result in enumerate(backtest(builders, over, combinations), start=1):
-        following = order[min(done // len(over), len(order) - 1)]
-        progress(following, done, total)
-        table = forecast_table(result.model, result.fold.test, result.forecast)
-        extra = _beside(result.fold.test, result.forecast, naive_errors)
-        table = pd.concat([table, extra], axis=1)
-        rows = row_scores(table)
-        table["crps"], table["qlike"] = rows["crps"], rows.get("qlike", np.nan)
-        daily.append(_daily(table, rows))
-        fold_rows.append(_fold_rows(result, table))
-        parameters[result.model] = result.fitted.parameters
-        if result.fold is over[-1] and isinstance(result.fitted, SeesKernels):
-            kernels.append(_kernel_views(result.model, result.fitted))
-        tables[result.model].append(table)
+    failed: dict[str, str] = {}
+    tables: dict[str, list[pd.DataFrame]] = {spec.name: [] for spec in job.models}
+    with job.engine.build(job.threads) as engine:
+        alone = walked(engine, job, data, over, failed, progress)
+        for result in with_combinations(alone, over, combinations):
+            table = forecast_table(result.model, result.fold.test, result.forecast)
+            extra = _beside(result.fold.test, result.forecast, naive_errors)
+            table = pd.concat([table, extra], axis=1)
+            rows = row_scores(table)
+            table["crps"], table["qlike"] = rows["crps"], rows.get("qlike", np.nan)
+            daily.append(_daily(table, rows))
+            fold_rows.append(_fold_rows(result, table))
+            parameters[result.model] = result.fitted.parameters
+            if isinstance(result.fitted, SeenKernels):
+                kernels.append(_kernel_views(result.model, result.fitted))
+            tables[result.model].append(table)
+    for name, members in combinations.items():
+        absent = next((member for member in members if member in failed), None)
+        if absent is not None:
+            failed[name] = f"its member {absent} failed"
+    job = job.model_copy(update={"models": tuple(spec for spec in job.models if spec.name not in failed)})
     fold_scores = pd.concat(fold_rows, ignore_index=True)
     promise = promise_table(pd.concat(daily, ignore_index=True))
     scores, parts, tails, known = [], [], [], []
     # What only the scores need is let go model by model: it would double the table of forecasts.
-    for of_model in tables.values():
+    for of_model in (rows for rows in tables.values() if rows):
         whole = pd.concat(of_model, ignore_index=True)
         of_model.clear()
         known.append(whole.loc[whole["crps"].notna(), [*KEYS, "crps", "qlike"]])
@@ -188,6 +177,7 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         promise=promise,
         lag_weights=_stack([weights for weights, _ in kernels], LAG_COLUMNS),
         frequency_responses=_stack([responses for _, responses in kernels], RESPONSE_COLUMNS),
+        failed=failed,
     )
 
 
@@ -239,12 +229,8 @@ def _variance_verdicts(job: Job, rows: pd.DataFrame, historical: str | None) -> 
     return verdicts(losses, min(baselines, key=lambda name: ratios[name]), reference, "qlike")
 
 
-def _kernel_views(name: str, model: SeesKernels) -> tuple[pd.DataFrame, pd.DataFrame]:
-    try:
-        views = model.lag_weights(), model.frequency_responses()
-    except ParameterError:  # a spectrogram has no linear kernel on the series
-        return pd.DataFrame(columns=LAG_COLUMNS), pd.DataFrame(columns=RESPONSE_COLUMNS)
-    return views[0].assign(model=name), views[1].assign(model=name)
+def _kernel_views(name: str, model: SeenKernels) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return model.weights.assign(model=name), model.responses.assign(model=name)
 
 
 def _stack(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
@@ -289,5 +275,8 @@ def write_backtest(job: Job, result: BacktestResult, folder: Path) -> None:
         write_table(result.variance_verdicts, folder / "verdict_variance.csv")
     write_table(result.lag_weights, folder / "kernel_weights.csv")
     write_table(result.frequency_responses, folder / "kernel_responses.csv")
+    if result.failed:
+        rows = pd.DataFrame(list(result.failed.items()), columns=["model", "reason"])
+        write_table(rows, folder / "failed_models.csv")
     write_quality(result.data.prices, folder)
     write_json(result.data.provenance(job), folder / "provenance.json")

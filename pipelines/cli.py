@@ -50,8 +50,10 @@ KnownAt = Annotated[
 ]
 
 
-def _finish(data: JobData, minimum_coverage: float) -> None:
-    """Say what is to be known of the prices, and end with the exit code that follows."""
+def _finish(data: JobData, minimum_coverage: float, failed: dict[str, str] | None = None) -> None:
+    """Say what is to be known of the prices and of models that failed, and end with the exit code."""
+    for model, reason in (failed or {}).items():
+        print(f"forecaster: no forecasts of {model}: {reason}", file=sys.stderr)
     for finding in data.prices.findings:
         if finding.code in ("stopped", "not-point-in-time"):
             of = "" if finding.symbol == "*" else f"{finding.symbol}: "
@@ -71,6 +73,8 @@ def _finish(data: JobData, minimum_coverage: float) -> None:
             file=sys.stderr,
         )
     console.finish(data.prices.failures, data.coverage, minimum_coverage, "left out")
+    if failed:
+        raise typer.Exit(console.PARTIAL)
 
 
 @app.command()
@@ -95,7 +99,7 @@ def run(
         print(f"Champion: {result.backtest.champion.model}, registered as {result.registered}")
         print(f"Why: {result.backtest.champion.reason}")
         print(f"Report: {result.report}")
-        _finish(result.backtest.data, job.minimum_coverage)
+        _finish(result.backtest.data, job.minimum_coverage, result.backtest.failed)
 
 
 @app.command()
@@ -116,7 +120,7 @@ def backtest(config: Config, output: Output, known_at: KnownAt = None, debug: De
             write_backtest(job, result, staging)
         _show_leaderboard(result)
         print(f"Results: {output}")
-        _finish(result.data, job.minimum_coverage)
+        _finish(result.data, job.minimum_coverage, result.failed)
 
 
 @app.command()

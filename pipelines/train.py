@@ -11,6 +11,7 @@ from forecaster.job import Job
 from forecaster.models.base import Forecaster
 from forecaster.walkforward import fit_windows, require_enough
 from forecaster.windows import Panel
+from pipelines.tasks import estimate_ahead
 
 if TYPE_CHECKING:
     from forecaster.ledger import Step
@@ -26,7 +27,10 @@ def fit_model(job: Job, name: str, panel: Panel, session: np.datetime64) -> Fore
         panel, session, job.horizons, job.warm_up, job.backtest.embargo, job.backtest.rolling
     )
     require_enough(windows, session)
-    return job.build(name).fit(windows)
+    model = job.build(name)
+    with job.engine.build(job.threads) as engine:
+        estimate_ahead(engine, [model], [windows])
+    return model.fit(windows)
 
 
 def training_folder(job: Job, fitted_until: str) -> Path:

@@ -25,7 +25,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 90.0) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What a worker needs to import the tasks of the tests, as one of a real cluster needs the application."""
+    """What a worker needs to import the tasks of the tests."""
     here = Path(__file__).parent
     paths = [str(here), str(here.parent), *os.environ.get("PYTHONPATH", "").split(":")]
     return os.environ | {

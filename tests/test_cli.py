@@ -549,7 +549,7 @@ def test_workers_fit_the_same_bits(tmp_path: Path) -> None:
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         folder.mkdir()
-        more = f"workers: {workers}"
+        more = f"engine: {{workers: {workers}}}"
         job = write_job(folder, table(TICKERS[:3]), models="[{kind: gjr_t_fhs}, {kind: harx_fhs}]", more=more)
         # A process of its own: fits are kept for the life of one.
         command = [

@@ -68,7 +68,6 @@ def test_a_killed_worker_loses_nothing(kind: Any, tmp_path: Path) -> None:
         assert dict(engine.run(tasks)) == {n: n for n in range(8)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "what"), [("dask", "a Dask scheduler"), ("ray", "a Ray cluster")])
 def test_no_cluster_is_one_clear_line(kind: Any, what: str) -> None:
     address = {"dask": "tcp://127.0.0.1:9", "ray": "127.0.0.1:9"}[kind]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,7 +34,11 @@ from forecaster.models.econometric.garch import (
     fit_garch,
     horizon_scales,
     last_known,
+    load_fits,
     next_variance,
+    remember,
+    save_fits,
+    unknown_fits,
 )
 from forecaster.models.econometric.harx import PENALTY, regressor_names
 from forecaster.quantiles import LEVELS
@@ -183,16 +186,26 @@ def test_a_series_of_mostly_unchanged_prices_gives_usable_scales(share: float) -
     assert (np.diff(scales, axis=1) >= 0).all()
 
 
-def test_fits_in_parallel_are_those_one_after_another() -> None:
+def test_fits_made_elsewhere_are_those_made_here(tmp_path: Path) -> None:
     series = [simulate_gjr(TRUTH, 400, seed)[:, 0] for seed in range(5, 9)]
     alone = np.array([fit_garch(returns, asymmetric=True) for returns in series])
     garch_module._fits.clear()
-    with joblib.parallel_config(backend="threading", n_jobs=2):
-        together = fit_each(series, asymmetric=True)
-    assert together.tobytes() == alone.tobytes()
+    assert len(unknown_fits([(returns, True) for returns in (*series, series[0])])) == 4
+    remember(series[:2], True, alone[:2])
+    assert [kind for _, kind in unknown_fits([(returns, True) for returns in series])] == [True, True]
+    assert fit_each(series, asymmetric=True).tobytes() == alone.tobytes()
+    save_fits(tmp_path / "fits.npz")
+    garch_module._fits.clear()
+    load_fits(tmp_path / "fits.npz")
+    # One that was never fitted here with this sign would be another number: these were read.
+    assert unknown_fits([(returns, True) for returns in series]) == []
+    assert len(unknown_fits([(series[0], False)])) == 1
     # Neither the order, nor what was fitted before, nor other series change a bit of it.
     assert fit_each(series[::-1], asymmetric=True)[::-1].tobytes() == alone.tobytes()
     assert fit_each([], asymmetric=True).shape == (0, len(PARAMETERS))
+    garch_module._fits.clear()
+    save_fits(tmp_path / "none.npz")
+    load_fits(tmp_path / "none.npz")
 
 
 def test_a_fit_is_made_once() -> None:

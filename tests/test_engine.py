@@ -85,7 +85,7 @@ def test_a_broken_rule_ends_all(kind: str, workers: int) -> None:
 
 
 def test_an_error_with_arguments_of_its_own_travels() -> None:
-    with Engine("loky", 2) as engine, pytest.raises(DataError, match="^AAPL: it has no prices$"):
+    with Engine("loky", 2) as engine, pytest.raises(DataError, match=r"^AAPL: it has no prices$"):
         list(engine.run([Task("one", engine_tasks.break_symbol)]))
 
 

@@ -346,6 +346,29 @@ def test_the_hash_changes_with_any_setting() -> None:
     assert len({parse_job(base + text, "job.yaml").hash for text in begun}) == len(others)
 
 
+def test_the_hash_does_not_change_with_where_the_work_runs() -> None:
+    job = parse_job(MINIMAL, "job.yaml")
+    elsewhere = parse_job(MINIMAL + "engine: {kind: dask, workers: 2, address: tcp://host:8786}", "job.yaml")
+    assert elsewhere.engine.kind == "dask"
+    assert elsewhere.hash == job.hash
+
+
+@pytest.mark.parametrize(
+    ("engine", "text"),
+    [
+        ("{kind: dask}", "engine: the engine dask needs the address of its cluster"),
+        ("{address: tcp://host:8786}", "engine: an address belongs to a cluster (dask, ray); loky runs here"),
+        ("{workers: 0}", "engine.workers: "),
+        ("{kind: spark}", "engine.kind: "),
+        ("{worker: 2}", "engine: unknown key 'worker'; did you mean 'workers'?"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(engine: str, text: str) -> None:
+    with pytest.raises(JobError) as caught:
+        parse_job(MINIMAL + f"engine: {engine}", "job.yaml")
+    assert text in str(caught.value)
+
+
 def test_the_hash_does_not_change_with_key_order_comments_quotes_or_written_defaults() -> None:
     job = parse_job(MINIMAL, "job.yaml")
     lines = MINIMAL.strip().splitlines()

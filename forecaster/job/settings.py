@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OPERATION", "AnyModel", "Backtest", "Job"]
 
-OPERATION = ("ledger", "train_every", "monitoring", "schedule", "alerts")
-"""Sections that change no result: whoever is told of an alert makes no other job of it."""
+OPERATION = ("engine", "ledger", "train_every", "monitoring", "schedule", "alerts")
+"""Sections that change no result: where it is computed, or who is told of it, makes no other job."""
 
 AnyModel = Annotated[
     ZeroModel

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from forecaster.errors import NotFittedError, ParameterError
 from forecaster.models.base import Forecaster
+from forecaster.models.econometric.garch import FitsGarch
 from forecaster.quantiles import QuantileForecast, average
 from forecaster.windows import Windows
 
@@ -45,6 +49,11 @@ class CombinationForecaster:
         for member in self.members.values():
             member.fit(windows)
         return self
+
+    def garch_fits(self, windows: Windows) -> list[tuple[NDArray[np.float64], bool]]:
+        """Return the series that the members estimate GARCH on, and whether with asymmetry."""
+        fitting = [member for member in self.members.values() if isinstance(member, FitsGarch)]
+        return [each for member in fitting for each in member.garch_fits(windows)]
 
     def predict(self, windows: Windows) -> QuantileForecast:
         """Average what the members forecast."""

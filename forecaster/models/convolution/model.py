@@ -238,6 +238,10 @@ class ConvolutionForecaster:
         """Return what weights belong to."""
         return self.network(1).identity, type(self.target), self.seeds
 
+    def garch_fits(self, windows: Windows) -> list[tuple[Array, bool]]:
+        """Return the series that a `fit` or a `renew` estimates GARCH on, and whether with asymmetry."""
+        return self.target.linear.garch_fits(windows)
+
     def fit(self, windows: Windows) -> Self:
         """Train on all origins, from fresh weights unless `start_from` gave others."""
         known_targets(windows)

@@ -13,9 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
@@ -29,12 +28,17 @@ from forecaster.windows import Windows
 __all__ = [
     "PARAMETERS",
     "PERSISTENCE_CAP",
+    "FitsGarch",
     "GarchForecaster",
     "fit_each",
     "fit_garch",
     "horizon_scales",
     "last_known",
+    "load_fits",
     "next_variance",
+    "remember",
+    "save_fits",
+    "unknown_fits",
 ]
 
 Array = NDArray[np.float64]
@@ -113,7 +117,7 @@ def fit_garch(returns: Array, asymmetric: bool) -> Array:
 
 
 def fit_each(series: Sequence[Array], asymmetric: bool) -> Array:
-    """Estimate the parameters of many series, in parallel as `joblib.parallel_config` says.
+    """Estimate the parameters of many series.
 
     Returns
     -------
@@ -121,14 +125,56 @@ def fit_each(series: Sequence[Array], asymmetric: bool) -> Array:
         As `fit_garch` gives them. A fit that this process has made before is not made again: in one backtest
         several models need the same.
     """
-    keys = [(hashlib.blake2b(values.tobytes()).digest(), asymmetric) for values in series]
-    wanted = {key: values for key, values in zip(keys, series, strict=True) if key not in _fits}
-    made = joblib.Parallel()(joblib.delayed(fit_garch)(values, asymmetric) for values in wanted.values())
-    _fits.update(zip(wanted, made, strict=True))
+    keys = [_key(values, asymmetric) for values in series]
+    for key, values in zip(keys, series, strict=True):
+        if key not in _fits:
+            _fits[key] = fit_garch(values, asymmetric)
     result = np.array([_fits[key] for key in keys]).reshape(-1, len(PARAMETERS))
     for key in list(_fits)[: max(len(_fits) - _KEPT, 0)]:
-        del _fits[key]
+        _fits.pop(key, None)
     return result
+
+
+def _key(returns: Array, asymmetric: bool) -> tuple[bytes, bool]:
+    return hashlib.blake2b(returns.tobytes()).digest(), asymmetric
+
+
+def remember(series: Sequence[Array], asymmetric: bool, estimates: Array) -> None:
+    """Take estimates that `fit_garch` made in another process, so that this one need not make them.
+
+    Parameters
+    ----------
+    series : sequence of ndarray
+    asymmetric : bool
+    estimates : ndarray of shape (n_series, len(PARAMETERS))
+    """
+    keys = [_key(values, asymmetric) for values in series]
+    _fits.update(zip(keys, estimates, strict=True))
+
+
+def unknown_fits(wanted: Sequence[tuple[Array, bool]]) -> list[tuple[Array, bool]]:
+    """Leave out what this process has estimated before, and what is there twice."""
+    keys = [_key(*each) for each in wanted]
+    return list({key: each for key, each in zip(keys, wanted, strict=True) if key not in _fits}.values())
+
+
+def save_fits(path: Path) -> None:
+    """Write all estimates that this process knows, for others to `load_fits`."""
+    arrays = {
+        "digests": np.frombuffer(b"".join(digest for digest, _ in _fits), dtype=np.uint8).reshape(-1, 64),
+        "asymmetric": np.array([asymmetric for _, asymmetric in _fits], dtype=bool),
+        "estimates": np.array(list(_fits.values())).reshape(-1, len(PARAMETERS)),
+    }
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def load_fits(path: Path) -> None:
+    """Take the estimates that another process wrote by `save_fits`."""
+    with np.load(path, allow_pickle=False) as archive:
+        for digest, asymmetric, estimates in zip(
+            archive["digests"], archive["asymmetric"], archive["estimates"], strict=True
+        ):
+            _fits[digest.tobytes(), bool(asymmetric)] = estimates
 
 
 def next_variance(returns: Array, parameters: Array) -> Array:
@@ -182,6 +228,15 @@ def horizon_scales(returns: Array, parameters: Array, horizons: tuple[int, ...])
     return scales
 
 
+@runtime_checkable
+class FitsGarch(Protocol):
+    """A model whose `fit` estimates GARCH, which takes seconds a block of series and can be done ahead."""
+
+    def garch_fits(self, windows: Windows) -> list[tuple[Array, bool]]:
+        """Return the series that a `fit` estimates GARCH on, and whether with asymmetry."""
+        ...
+
+
 def last_known(windows: Windows) -> np.datetime64:
     """Time by which every outcome of training origins was known: what closed by then may be learned from."""
     panel = windows.panel
@@ -232,12 +287,18 @@ class GarchForecaster:
 
     def estimate(self, windows: Windows) -> None:
         """Estimate the parameters of every series of the panel, from what training origins may know."""
+        self.symbols = windows.panel.symbols
+        self.estimates = fit_each(self._known(windows), self.asymmetric)
+
+    def _known(self, windows: Windows) -> list[Array]:
         panel, evening = windows.panel, last_known(windows)
-        known = [
+        return [
             panel.returns[part][panel.closed[part] <= evening][-(self.window or 0) :] for part in panel.parts
         ]
-        self.symbols = panel.symbols
-        self.estimates = fit_each(known, self.asymmetric)
+
+    def garch_fits(self, windows: Windows) -> list[tuple[Array, bool]]:
+        """Return the series that a `fit` estimates GARCH on, and whether with asymmetry."""
+        return [(values, self.asymmetric) for values in self._known(windows)]
 
     def scales(self, windows: Windows) -> Array:
         """Forecast the standard deviation over each horizon, shape (n_origins, n_horizons)."""

@@ -94,9 +94,7 @@ class HarxForecaster:
         panel = windows.panel
         self.universe = panel.universe
         self.garch.estimate(windows)
-        market = panel.market(self.universe)
-        known = market.values[market.closings <= last_known(windows)]
-        self.market_estimates = fit_each([known], asymmetric=True)[0]
+        self.market_estimates = fit_each([self._known_market(windows)], asymmetric=True)[0]
         sizes = self._sizes(windows, targets)
         names = regressor_names(self.cross_section)
         gram = np.zeros((len(windows.horizons), len(names), len(names)))
@@ -111,6 +109,14 @@ class HarxForecaster:
         )
         self.residuals.fit(windows, targets / self.scales(windows))
         return self
+
+    def _known_market(self, windows: Windows) -> Array:
+        market = windows.panel.market(windows.panel.universe)
+        return market.values[market.closings <= last_known(windows)]
+
+    def garch_fits(self, windows: Windows) -> list[tuple[Array, bool]]:
+        """Return the series that a `fit` estimates GARCH on, and whether with asymmetry."""
+        return [*self.garch.garch_fits(windows), (self._known_market(windows), True)]
 
     def _sizes(self, windows: Windows, targets: Array) -> Array:
         """Compute what is regressed, over the EWMA scale and clipped, shape (n_origins, n_horizons)."""

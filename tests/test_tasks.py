@@ -1,0 +1,211 @@
+"""A backtest gives the same bits wherever it runs, and whoever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clusters import dask_cluster, ray_cluster
+from planted import garch, prices
+
+from forecaster.engine import Engine
+from forecaster.errors import SourceError
+from forecaster.job import Job, parse_job
+from forecaster.models.econometric import garch as garch_module
+from forecaster.prices.base import LoadedPrices, content_hash
+from forecaster.threads import limited_threads
+from forecaster.walkforward import backtest
+from forecaster.windows import Panel
+from pipelines.backtest import BacktestResult, backtest_job
+from pipelines.loading import JobData
+from pipelines.tasks import _Place, _walk_task, job_folds, walked
+
+JOB = """
+name: engines
+prices: {kind: sample}
+horizons: [1, 5]
+backtest: {start: 2001-06-01, refit_every: 60}
+workspace: %s
+models: [%s]
+engine: %s
+"""
+MODELS = (
+    "{kind: historical}, {kind: gjr_t_fhs}, {kind: harx_fhs}, "
+    "{kind: combination, members: [gjr_t_fhs, harx_fhs]}"
+)
+NETWORK = """{kind: historical},
+{kind: convolution, strategy: {kind: lagged, rows: 2}, epochs: 1, seeds: 2, refit_every: 2}"""
+cluster = pytest.mark.skipif(
+    find_spec("distributed") is None or find_spec("ray") is None, reason="needs the extra `cluster`"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As a job has: the bits hold at equal numbers of threads."""
+    with limited_threads(1):
+        yield
+
+
+def job_of(folder: Path, engine: str = "{}", models: str = MODELS) -> Job:
+    return parse_job(JOB % (folder, models, engine), "engines")
+
+
+@pytest.fixture(scope="module")
+def data() -> JobData:
+    frames = {f"S{number}": prices(garch(600, number)) for number in range(3)}
+    return JobData(Panel.from_prices(frames), LoadedPrices(frames, (), {}), content_hash(frames))
+
+
+def run(job: Job, data: JobData, progress: Any = lambda *_: None) -> BacktestResult:
+    # Fits are kept for the life of a process: each run shall make its own.
+    garch_module._fits.clear()
+    return backtest_job(job, data, progress)
+
+
+def bits(result: BacktestResult) -> dict[str, bytes]:
+    tables = {"forecasts": result.forecasts, "scores": result.scores, "tails": result.tails}
+    tables |= {"verdicts": result.verdicts, "weights": result.lag_weights}
+    return {name: table.to_csv(index=False, float_format="%r").encode() for name, table in tables.items()}
+
+
+@pytest.fixture(scope="module")
+def alone(data: JobData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return bits(run(job_of(tmp_path_factory.mktemp("alone")), data))
+
+
+def test_one_worker_gives_what_the_library_gives(
+    data: JobData, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    job = job_of(tmp_path)
+    over = job_folds(job, data.panel)
+    assert len(over) == 4
+    names = ("historical", "gjr_t_fhs", "harx_fhs")
+    made = backtest({name: lambda name=name: job.build(name) for name in names}, over)  # type: ignore[misc]
+    failed: dict[str, str] = {}
+    with Engine() as engine:
+        for ours, theirs in zip(walked(engine, job, data, over, failed, lambda *_: None), made, strict=True):
+            assert (ours.model, ours.fold.number) == (theirs.model, theirs.fold.number)
+            assert ours.forecast.values.tobytes() == theirs.forecast.values.tobytes()
+            assert ours.fitted.parameters == theirs.fitted.parameters
+    assert failed == {}
+    assert set(alone) == {"forecasts", "scores", "tails", "verdicts", "weights"}
+
+
+def test_threads_give_the_same_bits(data: JobData, alone: dict[str, bytes], tmp_path: Path) -> None:
+    assert bits(run(job_of(tmp_path, "{kind: threading, workers: 2}"), data)) == alone
+
+
+def command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def children() -> list[int]:
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
+
+
+def test_processes_give_the_same_bits_with_one_killed(
+    data: JobData, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal killed
+        # Once the walk is under way and not near its end.
+        if what != "GARCH" and done == 3 and not killed:
+            assert total == 12
+            workers = [
+                pid for pid in children() if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ]
+            killed.append(workers[0])
+            os.kill(workers[0], signal.SIGKILL)
+
+    assert bits(run(job_of(tmp_path, "{workers: 2}"), data, progress)) == alone
+    assert killed
+    assert list(tmp_path.iterdir()) == [], "the panel that the workers shared is gone"
+
+
+@cluster
+def test_dask_gives_the_same_bits_with_a_worker_killed(
+    data: JobData, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    with dask_cluster() as address:
+        from distributed import Client
+
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+            pids = list(client.run(os.getpid).values())
+        killed = []
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what != "GARCH" and done == 3 and not killed:
+                killed.append(pids[0])
+                os.kill(pids[0], signal.SIGKILL)
+
+        assert bits(run(job_of(tmp_path, f"{{kind: dask, address: '{address}'}}"), data, progress)) == alone
+        assert killed
+
+
+@cluster
+@pytest.mark.slow
+def test_ray_gives_the_same_bits_with_a_worker_killed(
+    data: JobData, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    with ray_cluster() as address:
+        killed: list[int] = []
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what != "GARCH" and done == 3 and not killed:
+                for place in Path("/proc").glob("[0-9]*/cmdline"):
+                    try:
+                        if place.read_bytes().startswith(b"ray::_perform_away"):
+                            killed.append(int(place.parent.name))
+                    except OSError:
+                        continue
+                os.kill(killed[0], signal.SIGKILL)
+
+        assert bits(run(job_of(tmp_path, f"{{kind: ray, address: '{address}'}}"), data, progress)) == alone
+        assert killed
+
+
+@pytest.mark.slow
+def test_networks_give_the_same_bits_on_two_workers(data: JobData, tmp_path: Path) -> None:
+    one = bits(run(job_of(tmp_path, models=NETWORK), data))
+    assert len(one["weights"]) > 1000
+    assert bits(run(job_of(tmp_path, "{workers: 2}", NETWORK), data)) == one
+
+
+def test_a_worker_that_sees_neither_panel_nor_store_says_so(data: JobData, tmp_path: Path) -> None:
+    place = _Place(str(tmp_path / "elsewhere"), data.panel.symbols, None, data.data_version)
+    with pytest.raises(SourceError, match=r"share the folder .*elsewhere or name a `store`"):
+        _walk_task(place, job_of(tmp_path), "historical", (0,))
+
+
+def test_a_panel_comes_back_as_it_was(tmp_path: Path) -> None:
+    frames = {name: prices(garch(50 + n, n)) for n, name in enumerate(("A", "B", "M", "Z"))}
+    for number, market in enumerate((None, "M", "Z")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        panel = Panel.from_prices(frames, market=market)
+        panel.save(folder)
+        again = Panel.open(folder)
+        assert (again.symbols, again.universe) == (panel.symbols, panel.universe)
+        assert again.every.symbols == panel.every.symbols
+        for name in ("offsets", "sessions", "closes", "returns"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(panel, name))
+            np.testing.assert_array_equal(getattr(again.every, name), getattr(panel.every, name))
+        np.testing.assert_array_equal(again.market().values, panel.market().values)
+        np.testing.assert_array_equal(again.calendar, panel.calendar)
+        with pytest.raises(ValueError, match="read-only"):
+            again.every.returns[0] = 1.0
+        # Only a market in the middle of the series costs a copy.
+        assert np.shares_memory(again.returns, again.every.returns) == (market != "M")
