@@ -95,7 +95,7 @@ def record_backtest(
     """Record a run for each model and refit; give the run of each model."""
     pooled = result.scores[result.scores["symbol"] == "*"]
     runs: dict[str, str] = {}
-    for spec in job.models:
+    for spec in (spec for spec in job.models if spec.name not in result.failed):
         mine = pooled[pooled["model"] == spec.name]
         metrics = {
             f"{metric}_h{horizon}": value

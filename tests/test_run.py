@@ -58,6 +58,7 @@ def test_the_results_are_whole(finished: RunResult, workspace: Path) -> None:
         "forecasts.parquet",
         "latest.parquet",
         "models.csv",
+        "promise.csv",
         "provenance.json",
         "quarantine.csv",
         "recent_prices.parquet",
