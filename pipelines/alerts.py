@@ -26,7 +26,7 @@ from email.utils import formatdate, make_msgid
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from forecaster.errors import ForecasterError
+from forecaster.errors import ForecasterError, JobError
 from forecaster.job.operation import AnyAlert, CommandAlert, EmailAlert, WebhookAlert, is_loopback
 from forecaster.monitoring import DELIVERY, State, is_delivery, worst
 from pipelines.secrets import Secrets, load_secrets, mask, without_secrets
@@ -112,8 +112,13 @@ class Message:
 
 def record_failure(job: Job, ledger: Ledger, as_of: datetime.date, step: str, reason: str) -> None:
     """Record that a step of an evening failed, for `send_alerts` to tell; `record_success` takes it back."""
+    try:
+        secrets = load_secrets()
+    except JobError:
+        # A failure is recorded whatever else is wrong.
+        secrets = Secrets()
     ledger.record_alert(
-        job.name, as_of=as_of, check=f"{STEP}{step}", state="fail", reason=mask(reason, load_secrets())
+        job.name, as_of=as_of, check=f"{STEP}{step}", state="fail", reason=mask(reason, secrets)
     )
 
 

@@ -13,6 +13,7 @@ from forecaster.errors import JobError
 from pipelines import console
 from pipelines.cli_data import data_app
 from pipelines.cli_nights import ledger_app, nights_app, run_evening
+from pipelines.cli_operate import operate_app
 from pipelines.cli_readers import readers_app
 from pipelines.console import Config, Debug, Symbols
 
@@ -35,6 +36,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(nights_app)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(readers_app)
+app.add_typer(operate_app)
 
 LISTED = 20
 """Lines and names that are printed of a list."""
