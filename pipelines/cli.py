@@ -223,15 +223,22 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", help="The HTML file; DIR/report.html if not given.")
     ] = None,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Print it as a PDF too, by a Chromium that is installed.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Write the report of finished results again; nothing is computed anew."""
-    with console.errors(debug):
+    with console.errors(debug, "what is written is whole, the rest is as it was"):
         from forecaster.report import write_report
 
         target = output or results / "report.html"
         try:
             print(f"Report: {write_report(results, target)}")
+            if pdf:
+                from forecaster.report.pdf import write_pdf
+
+                print(f"PDF: {write_pdf(target, target.with_suffix('.pdf'))}")
         except OSError as error:
             raise JobError(f"the report cannot be written to {target}: {error.strerror or error}") from None
 
