@@ -15,7 +15,8 @@ from forecaster.errors import DataError, JobError, SymbolError
 from forecaster.job import Job
 from forecaster.prices.base import did_you_mean
 from forecaster.prices.checks import IMPOSSIBLE, SEVERITIES
-from pipelines.loading import job_calendars, open_store, sessions_since
+from pipelines.loading import JobData, job_calendars, open_store, sessions_since
+from pipelines.results import write_table
 
 if TYPE_CHECKING:
     from forecaster.prices.store import Compaction
@@ -29,6 +30,7 @@ __all__ = [
     "forecasts_that_saw",
     "issued_forecasts",
     "settle_session",
+    "write_restatements",
 ]
 
 ISSUED = ["symbol", "origin", "known_at"]
@@ -82,6 +84,13 @@ def data_diff(
     """Return what sources changed in history, as `PriceStore.diff` gives it; all of it by default."""
     store = open_store(job)
     return store.diff(since, until, _wanted(job, symbols, store.symbols))
+
+
+def write_restatements(job: Job, data: JobData, folder: Path) -> None:
+    """Write ``restatements.csv``: what sources changed until the prices were read; none without a store."""
+    if data.known is not None:
+        table = data_diff(job, until=data.known.mark.to_pydatetime())
+        write_table(table, folder / "restatements.csv")
 
 
 def _wanted(job: Job, symbols: Sequence[str], stored: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:

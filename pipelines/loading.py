@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 STOPPED_AFTER = 10
 """Sessions of the others after which a series counts as stopped."""
 
+SHOWN_SESSIONS = 130
+"""Closes of each symbol that a report and a dashboard can draw."""
 NAMED = 5
 """Symbols, and reasons, that are named where none can be used."""
 
 __all__ = [
+    "SHOWN_SESSIONS",
     "JobData",
     "Known",
     "job_calendars",

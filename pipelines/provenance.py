@@ -7,7 +7,10 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["code_version"]
+__all__ = ["code_version", "package_versions"]
+
+PACKAGES = ("arch", "keras", "mlflow", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
+"""Those that numbers depend on."""
 
 
 @cache
@@ -28,3 +31,8 @@ def code_version() -> str:
     except (OSError, subprocess.SubprocessError):
         return number
     return f"{number}+{described.stdout.strip()}"
+
+
+def package_versions() -> dict[str, str]:
+    """Give the versions of the packages that numbers depend on."""
+    return {package: version(package) for package in PACKAGES}

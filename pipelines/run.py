@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -18,14 +17,12 @@ from forecaster.walkforward import latest_table
 from forecaster.windows import Panel, Windows
 from pipelines.backtest import BacktestResult, Progress, backtest_job, write_backtest
 from pipelines.challenge import challenge, record_backtest, record_params, record_tags
-from pipelines.loading import load_data, recent_prices
-from pipelines.provenance import code_version
+from pipelines.data import write_restatements
+from pipelines.loading import SHOWN_SESSIONS, load_data, recent_prices
+from pipelines.provenance import code_version, package_versions
 from pipelines.results import staged, write_json, write_table
 
 __all__ = ["RunResult", "run_job"]
-
-PACKAGES = ("arch", "keras", "mlflow", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
-SHOWN_SESSIONS = 130
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +74,7 @@ def run_job(
         steps = 5
         progress("results", 0, steps)
         write_backtest(job, result, staging)
+        write_restatements(job, data, staging)
         progress("tracking", 1, steps)
         runs = record_backtest(tracker, run_id, job, result, tags)
         progress(f"champion {result.champion.model}", 2, steps)
@@ -143,7 +141,7 @@ def _summary(job: Job, path: Path, result: BacktestResult, begin: float) -> dict
         "code_version": code_version(),
         "job_hash": job.hash,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": package_versions(),
         "seed": job.seed,
         "threads": thread_counts(),
         "job_yaml": path.read_text(encoding="utf-8"),

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ from forecaster.errors import ParameterError
 from forecaster.ledger import Ledger
 from forecaster.quantiles import LEVELS, quantile_columns
 from forecaster.report import style, write_report
+from forecaster.report.pdf import write_pdf
 from forecaster.scores import row_scores
 
 HORIZONS = (1, 5, 21)
@@ -948,6 +950,71 @@ def test_a_browser_shows_it_whole(kind: str, widths: tuple[int, ...], copy: Path
             view.close()
         browser.close()
     assert faults == []
+
+
+@pytest.mark.skipif(chromium() is None, reason="no Chromium is installed: apt-get install chromium")
+def test_a_pdf_is_printed(copy: Path) -> None:
+    html = write_report(copy, copy / "page" / "report.html")
+    pdf = write_pdf(html, copy / "new" / "report.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) >= 8
+    assert [path.name for path in (copy / "new").iterdir()] == ["report.pdf"]
+    # The charts are there: without its script the same page has far fewer strokes.
+    html.write_text(re.sub("(?s)<script>.*?</script>", "", html.read_text("utf-8")), encoding="utf-8")
+    assert len(pdf) > 1.5 * len(write_pdf(html, copy / "report.pdf").read_bytes())
+
+
+def without_browser(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PATH": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_without_a_browser_the_pdf_is_refused_and_the_page_is_there(copy: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    script = f"from pipelines.cli import app; app(['report', {str(copy)!r}, '--pdf'])"
+    run = without_browser(script, bare)
+    assert run.returncode == 1
+    assert run.stdout == f"Report: {copy / 'report.html'}\n"
+    assert run.stderr == (
+        "forecaster: a PDF needs Chromium, Chrome or Edge on the path. Received: none; install one, or print "
+        f"{copy / 'report.html'} from any browser\n"
+    )
+
+
+def test_a_browser_that_does_not_print_is_said(copy: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "chromium").write_text("#!/bin/sh\necho no display >&2\nexit 7\n", encoding="utf-8")
+    (bare / "chromium").chmod(0o755)
+    (copy / "report.pdf").write_bytes(b"older")
+    run = without_browser(f"from pipelines.cli import app; app(['report', {str(copy)!r}, '--pdf'])", bare)
+    assert run.returncode == 1
+    assert "(exit code 7): no display; print it from any browser" in run.stderr
+    assert (copy / "report.pdf").read_bytes() == b"older"
+    assert not list(copy.glob("*.part"))
+
+
+def test_an_evening_is_judged_by_the_backtest_of_its_champion(results: Path, tmp_path: Path) -> None:
+    evening = tmp_path / "evening"
+    evening.mkdir()
+    latest = pd.read_parquet(results / "latest.parquet")
+    latest["late"] = latest["symbol"] == "WTI"
+    latest.to_parquet(evening / "latest.parquet")
+    # The evening's own rows, as the ledger gives them, are no backtest.
+    latest.to_parquet(evening / "forecasts.parquet")
+    summary = {"champion": CHAMPION, "best_baseline": BASELINE, "backtest_folder": str(results)}
+    (evening / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    page = Page(render(evening))
+    whole = Page(render(Path(shutil.copytree(results, tmp_path / "whole"))))
+    for caption in (LEADERBOARD, FORECASTS, YEARS, REGIME):
+        assert page.tables[caption] == whole.tables[caption]
+    assert (
+        f"{len(HORIZONS)} forecasts were issued after the first session to be forecast had opened"
+        in page.text
+    )
+    assert "Backtest2008-01-02 to" in page.text.replace("\n", "")
 
 
 @pytest.mark.slow

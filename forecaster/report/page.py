@@ -296,6 +296,7 @@ def render(results: Results) -> str:
         "rows": rows,
         "marks": {word: glyph for word, (glyph, _) in style.VERDICT_MARKS.items()},
         "forecast_by": forecast_by,
+        "late": int((results.latest["model"].eq(forecast_by) & results.latest["late"].eq("True")).sum()),
         "unforecast": words.unforecast(results, found),
         "outlooks": listed,
         "outlook_count": len(found),

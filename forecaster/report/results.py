@@ -26,7 +26,7 @@ MODELS = ("model", "kind", "description", "parameters", "fit_seconds", "predict_
 FINDINGS = ("symbol", "code", "severity", "sessions", "first_session", "message", "action")
 FAILURES = ("symbol", "reason")
 LATEST = ("model", "symbol", "origin", "horizon", "close", *quantile_columns())
-TAILS = ("tail_low", "tail_high")
+TAILS = ("tail_low", "tail_high", "late")
 PRICES = ("symbol", "session", "close")
 QUARANTINE = ("symbol", "session", "close", "codes")
 RESTATEMENTS = ("symbol", "session", "column", "old", "new", "old_fetched_at", "new_fetched_at")
@@ -55,7 +55,8 @@ NUMBERS = {
     "weight",
     "period",
     "magnitude",
-    *TAILS,
+    "tail_low",
+    "tail_high",
     *quantile_columns(),
 }
 DATES = {"origin", "session"}
@@ -279,16 +280,18 @@ def read_results(directory: Path) -> Results:
         raise ParameterError(f"a report is made from a directory of finished results. Received: {directory}")
     missing: list[str] = []
     summary = _read_summary(directory / "summary.json", missing)
-    verdict = _read_table(directory / "verdict.csv", VERDICT, missing, optional=CONFIDENCE)
-    scores = _read_table(directory / "scores.csv", SCORES, missing)
-    models = _read_table(directory / "models.csv", MODELS, missing)
+    # An evening has no backtest of its own: it names that of the champion.
+    judged = Path(summary.text("backtest_folder") or directory)
+    verdict = _read_table(judged / "verdict.csv", VERDICT, missing, optional=CONFIDENCE)
+    scores = _read_table(judged / "scores.csv", SCORES, missing)
+    models = _read_table(judged / "models.csv", MODELS, missing)
     latest = _read_table(directory / "latest.parquet", LATEST, missing, optional=TAILS)
     recent_prices = _read_table(directory / "recent_prices.parquet", PRICES, missing)
     findings = _read_table(directory / "findings.csv", FINDINGS, missing, may_be_empty=True)
     failures = _read_table(directory / "failures.csv", FAILURES, missing, may_be_empty=True)
     quarantine = _read_where_there(directory / "quarantine.csv", QUARANTINE, missing)
-    weights = _read_where_there(directory / "kernel_weights.csv", WEIGHTS, missing)
-    responses = _read_where_there(directory / "kernel_responses.csv", RESPONSES, missing)
+    weights = _read_where_there(judged / "kernel_weights.csv", WEIGHTS, missing)
+    responses = _read_where_there(judged / "kernel_responses.csv", RESPONSES, missing)
 
     best_baseline = summary.text("best_baseline")
     if verdict.empty and len(scores):
@@ -323,5 +326,5 @@ def read_results(directory: Path) -> Results:
         missing=(),
     )
     wanted = {results.champion, results.challenger(), *baselines.values()} - {""}
-    backtest = summarise(directory / "forecasts.parquet", sorted(wanted), missing)
+    backtest = summarise(judged / "forecasts.parquet", sorted(wanted), missing)
     return replace(results, backtest=backtest, missing=tuple(missing))
