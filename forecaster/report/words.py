@@ -196,9 +196,9 @@ def facts(results: Results, found: list[Outlook]) -> list[tuple[str, str]]:
     origins = sorted({outlook.origin for outlook in found})
     start, end = summary.text("backtest", "start"), summary.text("backtest", "end")
     count, refits = summary.number("backtest", "origins"), summary.number("backtest", "refits")
-    days = results.backtest.sums["origin"]
-    if not start and len(days):
-        start, end = f"{days.min():%Y-%m-%d}", f"{days.max():%Y-%m-%d}"
+    judged = results.backtest.sums["origin"]
+    if not start and len(judged):
+        start, end = f"{judged.min():%Y-%m-%d}", f"{judged.max():%Y-%m-%d}"
     backtest = f"{start or '?'} to {end or '?'}" if start or end else "not stated"
     named = _join(symbols) if 0 < len(symbols) <= 4 else style.count(len(symbols))
     unit = "session" if results.horizons == (1,) else "sessions"
