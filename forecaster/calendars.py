@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError, SymbolError
 
@@ -268,6 +269,50 @@ class Calendars:
             return datetime.datetime.combine(first, datetime.time(), datetime.UTC)
         moment: datetime.datetime = _calendar(symbol, self.name(symbol)).opens[ahead[0]].to_pydatetime()
         return moment.astimezone(datetime.UTC)
+
+    def closings(self, symbol: str, dates: pd.DatetimeIndex) -> NDArray[np.datetime64]:
+        """Return the moments (UTC) at which sessions close, early closes included.
+
+        Parameters
+        ----------
+        symbol : str
+            The symbol.
+        dates : DatetimeIndex of shape (n,)
+            Dates without a time zone. One that is no session, or that the calendar does not reach, closes at
+            the usual time of the calendar's last sessions.
+
+        Returns
+        -------
+        ndarray of shape (n,), datetime64[s]
+
+        Raises
+        ------
+        SymbolError
+            If the calendar is not known or cannot be made.
+        """
+        calendar = _calendar(symbol, self.name(symbol))
+        closes = calendar.closes.dt.tz_convert(None)
+        # As the clock on the wall shows it: summer time moves it in UTC.
+        last = calendar.closes.iloc[-1].tz_convert(calendar.tz).tz_localize(None) - calendar.closes.index[-1]
+        walls = (dates + last).tz_localize(calendar.tz, ambiguous=True, nonexistent="shift_forward")
+        moments = closes.reindex(dates).fillna(walls.tz_convert(None).to_series(index=dates))
+        result: NDArray[np.datetime64] = moments.to_numpy().astype("datetime64[s]")
+        return result
+
+    def same(self, symbols: Iterable[str]) -> bool:
+        """Tell whether symbols follow one calendar, and so close together.
+
+        Raises
+        ------
+        SymbolError
+            If the calendar of one is not known.
+        """
+        names = {self.name(symbol) for symbol in symbols}
+        if len(names) < 2:
+            return True
+        from exchange_calendars import resolve_alias
+
+        return len({resolve_alias(name) for name in names}) == 1
 
     def is_early_close(self, symbol: str, session: datetime.date) -> bool:
         """Tell whether a session closes before the usual time.

@@ -16,8 +16,9 @@ return).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +27,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from forecaster.errors import ParameterError
 
-__all__ = ["adjusted_prices", "forward_returns", "log_returns", "to_log_returns", "to_prices"]
+__all__ = [
+    "adjusted_prices",
+    "forward_returns",
+    "log_returns",
+    "portfolio_prices",
+    "to_log_returns",
+    "to_prices",
+]
 
 _COLUMNS = ("close", "dividend", "split")
 
@@ -114,6 +122,55 @@ def adjusted_prices(
     result["dividend"] = 0.0 if kind == "total" else dividend * np.exp(-splits)
     result["split"] = 1.0
     return result
+
+
+def portfolio_prices(
+    frames: Mapping[str, pd.DataFrame],
+    weights: Mapping[str, float],
+    kind: Literal["total", "price"] = "total",
+) -> pd.DataFrame:
+    """Value of a portfolio that is brought back to fixed weights at every close, as a price table.
+
+    Parameters
+    ----------
+    frames : mapping of str to DataFrame
+        Prices of every member, as for `log_returns`, indexed by session, each with a close.
+    weights : mapping of str to float
+        Share of the value that is held in each member; negative for one that is sold short. What they lack of
+        one is cash without interest, and what they exceed it by is borrowed at none.
+    kind : {"total", "price"}
+        Whether dividends of the members count.
+
+    Returns
+    -------
+    DataFrame of shape (n_sessions, 7)
+        The sessions on which all members have a close, from 100 on; dividends are 0, splits 1, and all but
+        the close is NaN. Its simple return is the weighted sum of the simple returns of the members, each
+        from the session before in this table: over one that some member missed, the others' returns are
+        cumulated.
+
+    Raises
+    ------
+    ParameterError
+        If the value falls to zero or below, as that of a short or leveraged portfolio can.
+    """
+    logs = {name: pd.Series(log_returns(frames[name], kind), frames[name].index) for name in sorted(weights)}
+    shared = reduce(pd.Index.intersection, (series.index for series in logs.values()))
+    earned = np.zeros(max(len(shared) - 1, 0))
+    for name, series in logs.items():
+        value = series.fillna(0.0).cumsum().reindex(shared).to_numpy()
+        earned += weights[name] * np.expm1(np.diff(value))
+    ruined = np.flatnonzero(~(earned > -1.0))
+    if len(ruined):
+        day, lost = pd.Timestamp(shared[ruined[0] + 1]).date(), earned[ruined[0]]
+        raise ParameterError(
+            "the value of a portfolio stays above zero. Received: weights with which it loses "
+            f"{-lost:.1%} on {day}; take smaller ones"
+        )
+    columns = ["open", "high", "low", "close", "volume", "dividend", "split"]
+    table = pd.DataFrame(np.nan, index=shared.rename("session"), columns=columns)
+    table["close"] = 100.0 * np.exp(np.cumsum(np.log1p(np.append(0.0, earned))))[: len(shared)]
+    return table.assign(dividend=0.0, split=1.0)
 
 
 def _after(steps: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -18,11 +18,14 @@ from forecaster import features, volatility
 from forecaster.errors import ParameterError
 from forecaster.returns import forward_returns, log_returns
 
-__all__ = ["Covariate", "Panel", "Universe", "Windows"]
+__all__ = ["Covariate", "Panel", "Transform", "Universe", "Windows"]
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Sessions = NDArray[np.datetime64]
+
+Transform = Literal["return", "level", "difference"]
+"""What is looked at of a covariate: its log return, its close as given, or the change of its close."""
 
 
 _ARRAYS = ("offsets", "sessions", "closes", "returns", "closings", "range_variances")
@@ -96,6 +99,10 @@ class Panel:
         Every series at hand, the market's and those that `select` left out included; itself where not given.
     range_variances : ndarray of shape (total,), optional
         Variance of each session from the range of its prices, where that is what is forecast.
+    covariates : mapping of str to Covariate
+        What models see beside the series, by name; not forecast.
+    one_close : bool
+        Whether the members of the universe always close together, where closings are known at all.
     """
 
     symbols: tuple[str, ...]
@@ -107,6 +114,8 @@ class Panel:
     universe: Universe = Universe()
     reference: Panel | None = None
     range_variances: Array | None = None
+    covariates: Mapping[str, Covariate] = field(default_factory=dict)
+    one_close: bool = False
 
     @classmethod
     def from_prices(
@@ -116,6 +125,9 @@ class Panel:
         market: str | None = None,
         closings: Mapping[str, Sessions] | None = None,
         variance: Literal["returns", "range"] = "returns",
+        covariates: Mapping[str, Transform] | None = None,
+        one_close: bool = False,
+        portfolios: Collection[str] = (),
     ) -> Panel:
         """Build the panel from checked prices.
 
@@ -134,20 +146,32 @@ class Panel:
         variance : {"returns", "range"}
             What a session's variance is: its squared return, or `forecaster.volatility.daily_variance`, and
             the squared return on a session without open, high or low.
+        covariates : mapping of str to {"return", "level", "difference"}, optional
+            Symbols that are looked at and not forecast, and what is looked at of each. Their closes need not
+            be positive, unless it is the return. The market may be one of them.
+        one_close : bool
+            Whether all symbols but the covariates follow one calendar, so that they close together.
+        portfolios : collection of str
+            Symbols that are forecast and no part of the market and the cross-section, as their members are.
 
         Raises
         ------
         ParameterError
-            If there is no series besides the market's, the market is not among the prices, the closings do
-            not go with the prices, or the range is asked for and a symbol has none.
+            If there is no series besides the market's and the covariates, one of these is not among the
+            prices, the closings do not go with the prices, or the range is asked for and a symbol has none.
         """
-        if market is not None and market not in prices:
-            raise ParameterError(
-                f"the market is one of the symbols that have prices. Received: {market!r}, which has none"
-            )
-        if not set(prices) - {market}:
-            raise ParameterError(f"a panel holds at least one series. Received: {market or 'none'}")
-        symbols = tuple(sorted(prices))
+        covariates = covariates or {}
+        for what, symbol in [("the market", market), *(("a covariate", name) for name in covariates)]:
+            if symbol is not None and symbol not in prices:
+                raise ParameterError(
+                    f"{what} is one of the symbols that have prices. Received: {symbol!r}, which has none"
+                )
+        if not set(prices) - {market, *covariates}:
+            beside = ", ".join(filter(None, [market, *covariates]))
+            raise ParameterError(f"a panel holds at least one series. Received: {beside or 'none'}")
+        if closings is not None:
+            _require_closings(prices, closings)
+        symbols = tuple(sorted(symbol for symbol in prices if symbol == market or symbol not in covariates))
         blocks = []
         for symbol in symbols:
             frame = prices[symbol]
@@ -156,12 +180,20 @@ class Panel:
             blocks.append((sessions[1:], frame["close"].to_numpy(dtype=np.float64)[1:], series[1:]))
         offsets = np.concatenate([[0], np.cumsum([len(block[0]) for block in blocks])]).astype(np.int64)
         days, closes, values = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
-        closed = None if closings is None else _closings(symbols, prices, closings)
-        members = tuple(symbol for symbol in symbols if symbol != market)
+        closed = None
+        if closings is not None:
+            closed = np.concatenate([_seconds(closings[symbol])[1:] for symbol in symbols])
+        forecast = tuple(symbol for symbol in symbols if symbol != market)
+        members = tuple(symbol for symbol in forecast if symbol not in portfolios)
         every = cls(symbols, offsets, days, closes, values, closed, Universe(members, market))
+        seen = {
+            symbol: _covariate(symbol, prices[symbol], transform, returns, closings)
+            for symbol, transform in sorted(covariates.items())
+        }
+        every = replace(every, covariates=seen, one_close=one_close)
         if variance == "range":
             every = replace(every, range_variances=_range_variances(every, prices))
-        return every if market is None else every.select(members)
+        return every if market is None else every.select(forecast)
 
     def __len__(self) -> int:
         return len(self.sessions)
@@ -331,8 +363,8 @@ class Panel:
         -------
         Covariate
             The mean of a date is over the members that traded on it; `missing` tells which have no series at
-            all. It is known when they close, and where closings say that they close at different times, when
-            the date is over in UTC: name an index as the market to look at the same day.
+            all. It is known when they close, and where they close at different times, when the date is over
+            in UTC: name an index as the market to look at the same day.
         """
         universe = universe or self.universe
         if universe.market in self.every.symbols:
@@ -372,18 +404,20 @@ class Panel:
         if (name, members) not in every._means:
             calendar = every.calendar
             total, count = np.zeros(len(calendar)), np.zeros(len(calendar))
+            # Who else will trade on a date is not known at the first close of it, so that, unless all close
+            # together, the end of the date is the first moment at which its mean is what it will always be.
+            wait = np.timedelta64(0 if every.closings is None or every.one_close else 1, "D")
+            known = (calendar + wait).astype("datetime64[s]")
             wanted = set(members)
             for symbol, part in zip(every.symbols, every.parts, strict=True):
                 if symbol in wanted:
                     days = np.searchsorted(calendar, every.sessions[part])
                     total[days] += values(part)
                     count[days] += 1
+                    if every.one_close:
+                        known[days] = np.maximum(known[days], every.closed[part])
             traded = count > 0
-            # Who else will trade on a date is not known at the first close of it, so the end of the date is
-            # the first moment at which its mean is surely what it will always be.
-            wait = np.timedelta64(0 if self.closings is None else 1, "D")
-            known = (calendar[traded] + wait).astype("datetime64[s]")
-            every._means[name, members] = Covariate(known, total[traded] / count[traded])
+            every._means[name, members] = Covariate(known[traded], total[traded] / count[traded])
         return every._means[name, members]
 
 
@@ -402,20 +436,41 @@ def _range_variances(panel: Panel, prices: Mapping[str, pd.DataFrame]) -> Array:
     return np.concatenate(parts)
 
 
-def _closings(
-    symbols: tuple[str, ...], prices: Mapping[str, pd.DataFrame], closings: Mapping[str, Sessions]
-) -> Sessions:
-    """Lay the closings of the sessions that have a return end to end."""
-    parts = []
-    for symbol in symbols:
-        closed = np.asarray(closings.get(symbol, []), dtype="datetime64[s]")
+def _seconds(times: Sessions) -> Sessions:
+    return np.asarray(times, dtype="datetime64[s]")
+
+
+def _require_closings(prices: Mapping[str, pd.DataFrame], closings: Mapping[str, Sessions]) -> None:
+    """Refuse closings that do not go with the prices."""
+    for symbol in sorted(prices):
+        closed = _seconds(closings.get(symbol, np.array([], dtype="datetime64[s]")))
         if len(closed) != len(prices[symbol]) or (np.diff(closed) <= np.timedelta64(0)).any():
             raise ParameterError(
                 "closings are one increasing time for each session that has a price. Received: "
                 f"{len(closed)} times for {len(prices[symbol])} sessions of {symbol}"
             )
-        parts.append(closed[1:])
-    return np.concatenate(parts)
+
+
+def _covariate(
+    symbol: str,
+    frame: pd.DataFrame,
+    transform: Transform,
+    returns: Literal["total", "price"],
+    closings: Mapping[str, Sessions] | None,
+) -> Covariate:
+    """Lay out what is looked at of a symbol, and when it was known."""
+    closed = _seconds(frame.index.to_numpy() if closings is None else closings[symbol])
+    closes = frame["close"].to_numpy(dtype=np.float64)
+    if not np.isfinite(closes).all():
+        raise ParameterError(
+            f"every close of a covariate is a finite number. Received: {int((~np.isfinite(closes)).sum())} "
+            f"that are not, of {symbol}; leave these sessions out"
+        )
+    if transform == "level":
+        return Covariate(closed, closes)
+    if transform == "difference":
+        return Covariate(closed[1:], np.diff(closes))
+    return Covariate(closed[1:], log_returns(frame, kind=returns)[1:])
 
 
 @dataclass(frozen=True, eq=False, repr=False)

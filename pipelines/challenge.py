@@ -189,7 +189,8 @@ def _spec_hash(job: Job, name: str) -> str | None:
     specs = {spec["name"]: spec for spec in settings["models"]}
     if name not in specs:
         return None
-    kept = {key: settings[key] for key in ("horizons", "lookback", "returns", "market", "variance", "seed")}
+    shared = ("horizons", "lookback", "returns", "market", "variance", "covariates", "portfolios", "seed")
+    kept = {key: settings[key] for key in shared}
     wanted, missing = {}, [name]
     while missing:
         spec = specs[missing.pop()]
@@ -239,7 +240,7 @@ def challenge(
         with tempfile.TemporaryDirectory(prefix="forecaster-") as folder:
             saved = Path(folder) / "model"
             write_model(saved, SavedModel(job, model, fitted[model]))
-            return registry.register(runs[model], saved, _example(data, job.warm_up + 1), about, alias)
+            return registry.register(runs[model], saved, _example(job, data), about, alias)
 
     challenger = register(name, CHALLENGER, verdict.reason)
     if result.baseline == name:
@@ -257,13 +258,19 @@ def challenge(
     return Challenge(challenger, baseline, champion, verdict, fitted)
 
 
-def _example(data: JobData, sessions: int) -> pd.DataFrame:
+def _example(job: Job, data: JobData) -> pd.DataFrame:
     """Give the last prices of each symbol, as an example of what the registered model takes."""
-    parts = [
-        frame[["close", "dividend", "split"]].tail(sessions).reset_index().assign(symbol=symbol)
-        for symbol, frame in data.prices.frames.items()
-    ]
-    table = pd.concat(parts, ignore_index=True)[["symbol", "session", "close", "dividend", "split"]]
+    panel, sessions = data.panel, job.warm_up + 1
+    # A portfolio has the sessions that its members share, and may reach further back for as many.
+    first = pd.Timestamp(min(panel.sessions[max(part.start, part.stop - sessions)] for part in panel.parts))
+    ranges = ["open", "high", "low"] if job.variance == "range" else []
+    columns = [*ranges, "close", "dividend", "split"]
+    parts = []
+    for symbol, frame in data.prices.frames.items():
+        if symbol in panel.every.symbols or symbol in panel.covariates:
+            rows = max(sessions, int((frame.index >= first).sum()) + 1)
+            parts.append(frame[columns].tail(rows).reset_index().assign(symbol=symbol))
+    table = pd.concat(parts, ignore_index=True)[["symbol", "session", *columns]]
     return table.astype({"session": "datetime64[ns]"})
 
 

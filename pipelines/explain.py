@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forecaster.job import ConvolutionModel, Job
-from forecaster.models.convolution.inputs import CHANNELS
+from forecaster.job import CombinationModel, ConvolutionModel, Job
+from forecaster.models.convolution.inputs import CHANNELS, VARIANCE_CHANNELS
 from forecaster.models.convolution.planner import plan
 
 __all__ = ["explain_job"]
@@ -17,9 +17,24 @@ def explain_job(job: Job) -> str:
         "Of a convolution, 'windows' says how it is computed on a batch of windows, as a job trains and "
         "forecasts; 'series' how on all windows of a whole series."
     ]
+    if job.covariates:
+        named = ", ".join(f"{symbol} ({transform})" for symbol, transform in sorted(job.covariates.items()))
+        seeing: list[str] = []
+        for spec in job.models:
+            of_members = isinstance(spec, CombinationModel) and set(spec.members) & set(seeing)
+            seeing += [spec.name] if spec.sees_covariates or of_members else []
+        others = [spec.name for spec in job.models if spec.name not in seeing]
+        blocks.append(
+            f"covariates {named}: seen by {', '.join(seeing)}; not looked at by {', '.join(others) or 'none'}"
+        )
+    for portfolio, weights in job.portfolios.items():
+        held = ", ".join(f"{weight:g} of {symbol}" for symbol, weight in weights.items())
+        blocks.append(f"portfolio {portfolio}: {held}, brought back to that at every close")
     for spec in job.models:
         if isinstance(spec, ConvolutionModel):
-            planned = plan(spec.strategy.build(), job.lookback, spec.layers(), channels=len(CHANNELS))
+            of_variance = len(VARIANCE_CHANNELS) if spec.target == "variance" else 0
+            channels = len(CHANNELS) + of_variance + len(job.covariates)
+            planned = plan(spec.strategy.build(), job.lookback, spec.layers(), channels=channels)
             blocks.append(f"{spec.name} ({spec.description})\n{planned.explain()}")
         else:
             blocks.append(f"{spec.name} ({spec.description})")

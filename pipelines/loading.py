@@ -104,7 +104,8 @@ class JobData:
     @property
     def coverage(self) -> float:
         """Share of the symbols that can be used."""
-        return len(self.prices.frames) / (len(self.prices.frames) + len(self.prices.failures))
+        usable = {*self.prices.frames, *self.panel.symbols}  # portfolios have no prices of their own
+        return len(usable) / (len(usable) + len(self.prices.failures))
 
     def provenance(self, job: Job) -> dict[str, Any]:
         """Say which prices these are, for the record of a result."""
@@ -207,13 +208,15 @@ def load_data(
         )
     else:
         source = job.source(folder, as_of)
-        prices = load_prices(source, (), minimum_sessions, off_calendar(job, job_calendars(job)))
+        compare = off_calendar(job, job_calendars(job))
+        prices = load_prices(source, (), minimum_sessions, compare, covariates=job.covariates)
     if not prices.frames:
         raise _nothing_usable(prices.failures, as_of)
     # Imports scipy.signal, which takes seconds: the commands of the store do without.
-    from forecaster.windows import Panel
+    from forecaster.job.panel import lay_out
 
-    panel = Panel.from_prices(prices.frames, job.returns, job.market, variance=job.variance)
+    panel, failures = lay_out(job, prices.frames, minimum_sessions)
+    prices = replace(prices, failures=prices.failures | failures)
     findings = prices.findings + _stopped(panel)
     if known is not None and not known.point_in_time:
         findings += (_not_point_in_time(panel, known),)
@@ -252,7 +255,8 @@ def _load_stored(
     past = (f" up to {as_of}" if as_of else "") + (
         f", as known at {known_at.isoformat()}" if known_at else ""
     )
-    prices = load_prices(_Stored(tables, names, store.url, past), names, minimum_sessions, compare, settled)
+    source = _Stored(tables, names, store.url, past)
+    prices = load_prices(source, names, minimum_sessions, compare, settled, job.covariates)
     first = {
         symbol: stored.first_fetched[symbol] for symbol in prices.frames if symbol in stored.first_fetched
     }
@@ -336,8 +340,9 @@ def _not_point_in_time(panel: Panel, known: Known) -> Finding:
 def _stopped(panel: Panel) -> tuple[Finding, ...]:
     """Find series that end well before the others: a forecast from their last session is an old one."""
     findings = []
-    for symbol, row in zip(panel.symbols, panel.last_rows(), strict=True):
-        last = panel.sessions[row]
+    ends = dict(zip(panel.symbols, panel.sessions[panel.last_rows()], strict=True))
+    ends |= {symbol: one.closings[-1].astype("datetime64[D]") for symbol, one in panel.covariates.items()}
+    for symbol, last in ends.items():
         behind = int((panel.calendar > last).sum())
         if behind > STOPPED_AFTER:
             message = f"its last session is {last}, {behind} sessions before the last of the others"
@@ -364,10 +369,11 @@ def without(data: JobData, failures: dict[str, str]) -> JobData:
     if not failures:
         return data
     frames = {symbol: frame for symbol, frame in data.prices.frames.items() if symbol not in failures}
-    if not frames:
+    symbols = [symbol for symbol in data.panel.symbols if symbol not in failures]
+    if not symbols:
         raise _nothing_usable(failures)
     prices = replace(data.prices, frames=frames, failures=data.prices.failures | failures)
-    return JobData(data.panel.select(tuple(frames)), prices, content_hash(frames), data.known)
+    return JobData(data.panel.select(symbols), prices, content_hash(frames), data.known)
 
 
 def recent_prices(panel: Panel, sessions: int) -> pd.DataFrame:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from planted import garch
+from planted import prices as planted_prices
 
 from forecaster.errors import SymbolError
 from forecaster.job import load_job
@@ -30,6 +34,13 @@ models:
     training: {{epochs: 2, seeds: 1}}
 workspace: {workspace}
 """
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Let no test leave the address of its store in the environment, as `mlflow.set_tracking_uri` does."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +233,63 @@ def test_the_quickstart_ends_well(tmp_path: Path) -> None:
     # A daily direction accuracy far above always-up would be a bug.
     assert (table["direction"] <= table["direction_base_rate"] + 0.015).all()
     assert ((table["coverage_80"] - 0.8).abs() < 0.06).all()
+
+
+LOOKING = """
+name: looking
+prices: {{kind: files, path: prices.csv}}
+lookback: 8
+horizons: [1, 2]
+backtest: {{start: 2002-01-01}}
+{settings}
+models: [{{kind: {model}}}]
+workspace: {workspace}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("boosting", "covariates: {RATE: level}\nportfolios: {BOTH: {A: 0.5, B: -0.25}}"),
+        ("har_log", "variance: range"),
+    ],
+)
+def test_the_champion_is_registered_with_all_that_it_looks_at(
+    model: str, settings: str, tmp_path: Path
+) -> None:
+    """Covariates, portfolios and the range: the registered model forecasts what the run did."""
+    import mlflow
+
+    random = np.random.default_rng(0)
+    frames = []
+    for number, symbol in enumerate("AB"):
+        frame = planted_prices(garch(700, number)).reset_index()
+        frame = frame[random.random(len(frame)) < 0.97]  # portfolios need more rows of their members
+        spread = 1.0 + 0.01 * random.random((2, len(frame)))
+        frame["open"], frame["high"] = frame["close"], frame["close"] * spread[0]
+        frame["low"] = frame["close"] / spread[1]
+        frames.append(frame.assign(symbol=symbol))
+    if "RATE" in settings:
+        days = frames[0]["session"]
+        frames.append(
+            pd.DataFrame({"session": days, "close": np.cumsum(random.standard_normal(len(days)))}).assign(
+                symbol="RATE"
+            )
+        )
+    prices = pd.concat(frames, ignore_index=True)
+    prices[["symbol", "session", "open", "high", "low", "close"]].to_csv(tmp_path / "prices.csv", index=False)
+    path = tmp_path / "looking.yaml"
+    path.write_text(LOOKING.format(model=model, settings=settings, workspace=tmp_path))
+    run_job(load_job(path), path, tmp_path / "out", lambda *_: None)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    champion = mlflow.pyfunc.load_model("models:/forecaster-looking@champion")
+    prices["symbol"] = prices["symbol"].astype(object)
+    again = champion.predict(prices[["symbol", "session", "open", "high", "low", "close"]])
+    latest = pd.read_parquet(tmp_path / "out" / "latest.parquet")
+    columns = ["symbol", "horizon", "close", *[name for name in latest if name.startswith("q")]]
+    for column in columns:
+        assert np.array_equal(again[column].to_numpy(), latest[column].to_numpy()), column
+    assert set(again["symbol"]) == {"A", "B", *(["BOTH"] if "RATE" in settings else [])}
+    assert {"BOTH"} & set(pd.read_csv(tmp_path / "out" / "scores.csv")["symbol"]) == (
+        {"BOTH"} if "RATE" in settings else set()
+    )

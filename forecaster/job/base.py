@@ -107,6 +107,8 @@ class ModelSpec(Spec):
     """Rank among the kinds; the simpler model wins a tie."""
     baseline: ClassVar[bool] = True
     """Whether it is one of the models to beat."""
+    sees_covariates: ClassVar[bool] = False
+    """Whether it looks at the covariates of the job."""
 
     name: Name = ""
     """Name in tables and in the tracking store; the kind where it is not given."""

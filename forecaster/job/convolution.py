@@ -47,6 +47,7 @@ class _ScaleNetwork(ModelSpec):
 
     complexity: ClassVar[int] = 5
     baseline: ClassVar[bool] = False
+    sees_covariates: ClassVar[bool] = True
 
     dense: PositiveInt = 64
     """Units of the hidden layer."""

@@ -18,6 +18,7 @@ class RidgeModel(ModelSpec):
     """Ridge regression of the scaled return on its lags, with residual quantiles."""
 
     complexity: ClassVar[int] = 3
+    sees_covariates: ClassVar[bool] = True
 
     kind: Literal["ridge"]
     lags: PositiveInt = 22
@@ -45,6 +46,7 @@ class BoostingModel(ModelSpec):
     """Histogram gradient boosting of the scale on HAR features and the market, with residual quantiles."""
 
     complexity: ClassVar[int] = 4
+    sees_covariates: ClassVar[bool] = True
 
     kind: Literal["boosting"]
     iterations: PositiveInt = 60
@@ -70,6 +72,7 @@ class QuantileRegressionModel(ModelSpec):
     """Linear quantile regression of the scaled return on HAR features and its lags, level by level."""
 
     complexity: ClassVar[int] = 3
+    sees_covariates: ClassVar[bool] = True
 
     kind: Literal["quantile_regression"]
     lags: PositiveInt = 5
@@ -95,6 +98,7 @@ class MlpModel(ModelSpec):
     """A perceptron of scikit-learn for the scale on HAR features and the market, residual quantiles."""
 
     complexity: ClassVar[int] = 4
+    sees_covariates: ClassVar[bool] = True
 
     kind: Literal["mlp_sklearn"]
     units: PositiveInt = 32
@@ -118,6 +122,7 @@ class RandomKernelsModel(ModelSpec):
     """Ridge of the scale on random convolution kernels, HAR features and the market, residual quantiles."""
 
     complexity: ClassVar[int] = 4
+    sees_covariates: ClassVar[bool] = True
 
     kind: Literal["random_kernels"]
     kernels: PositiveInt = 336

@@ -105,6 +105,14 @@ class Job(Spec):
     """Whether dividends count as part of the return, where the prices say them."""
     market: Symbol | None = None
     """The symbol that is the market: looked at by models, not forecast; the mean of all where not given."""
+    covariates: dict[Symbol, Literal["return", "level", "difference"]] = Field(default_factory=dict)
+    """Symbols that models look at and that are not forecast, such as a volatility index, a rate or a
+    currency, and what of each: the log return, the close as it is (`level`) or its change (`difference`). A
+    forecast sees the last value that was known, in UTC, when its own session closed, for at most 14 days."""
+    portfolios: dict[Symbol, dict[Symbol, float]] = Field(default_factory=dict)
+    """Synthetic symbols, forecast like any other, from weights over symbols, which are forecast as well: a
+    portfolio is brought back to its weights at every close of a session on which all members trade. Negative
+    weights are short; what the weights lack of one is cash without interest, more than one is borrowed."""
     variance: Literal["returns", "range"] = "returns"
     """What a session's variance is: its squared return, or what the range of its prices says."""
     horizons: tuple[PositiveInt, ...] = Field((1, 5, 21), min_length=1)
@@ -179,11 +187,55 @@ class Job(Spec):
         if self.market is not None and self.prices.symbols and self.market not in self.prices.symbols:
             near = nearest(self.market, self.prices.symbols)
             raise ValueError(f"market: {self.market!r} is none of the symbols{near}")
+        self._check_covariates()
+        self._check_portfolios()
         if twice is not None:
             raise ValueError(
                 f"models have distinct names; received {twice!r} more than once: give each a name"
             )
         return self
+
+    def _check_covariates(self) -> None:
+        given = self.prices.symbols
+        stranger = next((symbol for symbol in self.covariates if given and symbol not in given), None)
+        if stranger is not None:
+            raise ValueError(f"covariates: {stranger!r} is none of the symbols{nearest(stranger, given)}")
+        if given and not set(given) - {*self.covariates, self.market}:
+            raise ValueError(
+                "covariates: what is looked at is not forecast, and no symbol is left to forecast; "
+                f"received {list(self.covariates)} of {list(given)}"
+            )
+        if self.covariates and not any(model.sees_covariates for model in self.models):
+            raise ValueError(
+                "covariates: no model of the job looks at them; received "
+                f"{[model.kind for model in self.models]}: add a ridge, quantile_regression, boosting, "
+                "mlp_sklearn, random_kernels, mlp or convolution, or leave the covariates out"
+            )
+
+    def _check_portfolios(self) -> None:
+        given = self.prices.symbols
+        for name, weights in self.portfolios.items():
+            if name in given:
+                raise ValueError(f"portfolios: {name!r} is the name of a symbol; give the portfolio another")
+            if not weights or 0.0 in weights.values():
+                raise ValueError(
+                    f"portfolios: {name!r} has at least one member, and no weight is zero; received {weights}"
+                )
+            for member in weights:
+                if member in self.covariates or member in self.portfolios:
+                    raise ValueError(
+                        f"portfolios: members of {name!r} are symbols, no covariates or portfolios; received "
+                        f"{member!r}"
+                    )
+                if given and member not in given:
+                    raise ValueError(
+                        f"portfolios: {member!r} in {name!r} is none of the symbols{nearest(member, given)}"
+                    )
+        if self.portfolios and self.variance == "range":
+            raise ValueError(
+                "portfolios: the range of a portfolio's prices is not known; received `variance: range`: "
+                "take `variance: returns`, or give the portfolios a job of their own"
+            )
 
     def build(self, name: str) -> Forecaster:
         """Make one of the models, by its name, unfitted."""

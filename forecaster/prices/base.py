@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from forecaster.errors import ParameterError, SymbolError
-from forecaster.prices.checks import PRICE_COLUMNS, Finding, failure_reason, inspect
+from forecaster.prices.checks import PRICE_COLUMNS, Finding, Inspection, failure_reason, inspect
+from forecaster.prices.levels import inspect_level
 
 __all__ = [
     "PRICE_COLUMNS",
@@ -147,6 +148,7 @@ def load_prices(
     minimum_sessions: int,
     off_calendar: OffCalendar | None = None,
     settled: Mapping[str, pd.Series[str]] | None = None,
+    covariates: Mapping[str, str] | None = None,
 ) -> LoadedPrices:
     """Load and check the prices of symbols; leave a bad one out by name and go on with the rest.
 
@@ -162,6 +164,9 @@ def load_prices(
         Compares dates with the calendar of a symbol. Without it no calendar is looked at.
     settled : mapping of str to Series of str, optional
         For each symbol the sessions that were judged before (`forecaster.prices.checks.inspect`).
+    covariates : mapping of str to {"return", "level", "difference"}, optional
+        Symbols that are only looked at, and what of them. They need two sessions, and where it is not the
+        return they are checked as levels (`forecaster.prices.levels`).
 
     Returns
     -------
@@ -195,7 +200,9 @@ def load_prices(
                 Finding(symbol, "not-loaded", "error", 0, None, error.reason, "the symbol is left out")
             )
             continue
-        inspection = inspect(symbol, raw, minimum_sessions, off, (settled or {}).get(symbol))
+        inspection = _inspect(
+            symbol, raw, minimum_sessions, off, (settled or {}).get(symbol), (covariates or {}).get(symbol)
+        )
         findings.extend(inspection.findings)
         if inspection.errors:
             failures[symbol] = failure_reason(inspection.errors)
@@ -204,6 +211,20 @@ def load_prices(
         if len(inspection.quarantined):
             quarantined[symbol] = inspection.quarantined
     return LoadedPrices(frames, tuple(findings), failures, quarantined)
+
+
+def _inspect(
+    symbol: str,
+    frame: pd.DataFrame,
+    minimum_sessions: int,
+    off_calendar: tuple[pd.DatetimeIndex, pd.DatetimeIndex] | None,
+    settled: pd.Series[str] | None,
+    transform: str | None,
+) -> Inspection:
+    """Check a symbol as what it is: a series, or a covariate of which something is looked at."""
+    if transform in ("level", "difference"):
+        return inspect_level(symbol, frame, settled)
+    return inspect(symbol, frame, minimum_sessions if transform is None else 2, off_calendar, settled)
 
 
 def price_table(prices: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from forecaster.errors import JobError
 
-__all__ = ["artifact_location", "tracking_uri"]
+__all__ = ["SERVER", "artifact_location", "tracking_uri"]
 
 # Nothing is sent anywhere; MLflow reads these when it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecaster.errors import TrackingError
-from forecaster.tracking.place import tracking_uri
+from forecaster.tracking.place import SERVER, tracking_uri
 from forecaster.tracking.saved import folder_hash
 
 # Below `place`, which silences MLflow before it is imported.
@@ -135,8 +136,12 @@ class Registry:
 
         whole = {**tags, HASH: folder_hash(folder)}
         with self._errors():
+            named = os.environ.get(SERVER)
             mlflow.set_tracking_uri(self.uri)
             mlflow.set_registry_uri(self.uri)
+            if named is None:
+                # MLflow also names it in the environment, where the next job would take it for its own.
+                os.environ.pop(SERVER, None)
             with mlflow.start_run(run_id=run_id):
                 logged = mlflow.pyfunc.log_model(
                     name="model",

@@ -9,7 +9,9 @@ from forecaster.quantiles import quantile_columns
 
 __all__ = ["SIGNATURE"]
 
-_optional = [ColSpec(DataType.double, name, required=False) for name in ("dividend", "split")]
+_optional = [
+    ColSpec(DataType.double, name, required=False) for name in ("open", "high", "low", "dividend", "split")
+]
 SIGNATURE = ModelSignature(
     inputs=Schema(
         [

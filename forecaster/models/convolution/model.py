@@ -24,6 +24,7 @@ from forecaster.models.convolution.geometry import KernelLayer, Strategy, newest
 from forecaster.models.convolution.network import Network
 from forecaster.models.convolution.targets import TARGETS, Target
 from forecaster.models.convolution.training import Data, Schedule, Trainer, trainer_of
+from forecaster.models.covariates import CovariateInputs
 from forecaster.models.learned.blocks import session_blocks
 from forecaster.quantiles import QuantileForecast
 from forecaster.windows import Panel, Universe, Windows
@@ -65,7 +66,8 @@ class ConvolutionForecaster:
     `forecaster.models.convolution.targets`): the scale of the outcome is ``S = anchor * exp(s)``, where the
     anchor is the scale of a linear model or the EWMA one, or its variance is; or its mean is s times the
     anchor. The last layer starts at zero, so that training starts at the anchor. Quantiles are S times the
-    pooled quantiles of outcomes over S. Several seeds are averaged in s.
+    pooled quantiles of outcomes over S. Several seeds are averaged in s. Covariates are channels, by their
+    last known value at each session, and features.
 
     It is trained on chunks of consecutive origins, and scored a block of the series at a time. The compiled
     network is shared with all others of its shape; the model holds the weights.
@@ -139,6 +141,7 @@ class ConvolutionForecaster:
         self.seeds, self.warm_start, self.seed = seeds, warm_start, seed
         self.weights: NDArray[np.float32] | None = None
         self.residuals = ResidualQuantiles(by_symbol=False)
+        self.covariates = CovariateInputs()
         self.statistics = np.empty((2, 0), dtype=np.float32)
         self._first_weights: NDArray[np.float32] | None = None
         self._past: _Past | None = None
@@ -155,10 +158,10 @@ class ConvolutionForecaster:
             self.strategy,
             self.lookback,
             self.layers,
-            channels=len(self.target.channel_names),
+            channels=len(self._channel_names()),
             outputs=n_horizons,
             head="last",
-            features=self.target.feature_count(n_horizons),
+            features=self.target.feature_count(n_horizons) + self.covariates.width,
             dense=self.dense,
             dropout=self.dropout,
             zero_output=True,
@@ -225,6 +228,8 @@ class ConvolutionForecaster:
         return self
 
     def _weights_of(self, previous: Forecaster, purpose: str) -> NDArray[np.float32]:
+        if isinstance(previous, ConvolutionForecaster):
+            self.covariates = previous.covariates  # weights belong to inputs of that scale
         if not isinstance(previous, ConvolutionForecaster) or previous._settings() != self._settings():
             raise ParameterError(
                 f"{purpose} a convolution of the same network, target and seeds. Received: "
@@ -245,8 +250,9 @@ class ConvolutionForecaster:
     def fit(self, windows: Windows) -> Self:
         """Train on all origins, from fresh weights unless `start_from` gave others."""
         known_targets(windows)
+        self.covariates = CovariateInputs().fit(windows)
         self.target.fit(windows)
-        anchors, features = self.target.anchors(windows), self.target.features(windows)
+        anchors, features = self.target.anchors(windows), self._features(windows)
         # Not quite zero where a feature is constant.
         self.statistics = np.stack([features.mean(axis=0), features.std(axis=0) + np.float32(1e-6)])
         observed = self.target.observed(windows, anchors)
@@ -319,7 +325,7 @@ class ConvolutionForecaster:
     def save(self, folder: Path) -> None:
         """Write the weights by name, the feature statistics, the residual quantiles and the linear models."""
         state = self.residuals.state() | {"feature_mean": self.statistics[0]}
-        state |= {"feature_deviation": self.statistics[1]} | self.target.state()
+        state |= {"feature_deviation": self.statistics[1]} | self.target.state() | self.covariates.state()
         members = [self._named(member) for member in range(self.seeds)]
         state |= {f"weights/{name}": np.stack([member[name] for member in members]) for name in members[0]}
         save_arrays(folder, state)
@@ -330,6 +336,7 @@ class ConvolutionForecaster:
         state = load_arrays(folder)
         self.target.load(folder, state)
         self.residuals.restore(state)
+        self.covariates.restore(state)
         self.statistics = np.stack([state["feature_mean"], state["feature_deviation"]]).astype(np.float32)
         assert self.residuals.values is not None
         function = self.trainer(self.residuals.values.shape[1]).function
@@ -362,7 +369,7 @@ class ConvolutionForecaster:
         newest = max(kernel.offsets)
         lags = newest - np.array(kernel.offsets)
         grid = pd.MultiIndex.from_product(
-            [lags, self.target.channel_names, range(kernel.taps.shape[2])], names=["lag", "channel", "filter"]
+            [lags, self._channel_names(), range(kernel.taps.shape[2])], names=["lag", "channel", "filter"]
         )
         table = pd.DataFrame({"weight": kernel.taps.ravel()}, index=grid).reset_index()
         ordered = table.sort_values(["channel", "filter", "lag"], ignore_index=True)
@@ -386,7 +393,7 @@ class ConvolutionForecaster:
         offsets = np.array(kernel.offsets) - max(kernel.offsets)
         magnitude, phase = frequency_response(kernel.taps, offsets, PERIODS)
         grid = pd.MultiIndex.from_product(
-            [PERIODS, self.target.channel_names, range(kernel.taps.shape[2])],
+            [PERIODS, self._channel_names(), range(kernel.taps.shape[2])],
             names=["period", "channel", "filter"],
         )
         columns = {"magnitude": magnitude.ravel(), "phase": phase.ravel()}
@@ -414,6 +421,12 @@ class ConvolutionForecaster:
             raise NotFittedError("a model has weights to show or to save once it is fitted; call fit first")
         return self.trainer(self.residuals.values.shape[1]).function.named(self.weights[member])
 
+    def _channel_names(self) -> list[str]:
+        return [*self.target.channel_names, *(f"covariate {name}" for name in self.covariates.names)]
+
+    def _features(self, windows: Windows) -> NDArray[np.float32]:
+        return np.concatenate([self.target.features(windows), self.covariates(windows)], axis=1)
+
     def _ages(self, windows: Windows) -> NDArray[np.float32] | None:
         """Weight of each origin by its age, shape (n_origins,); None where all weigh the same."""
         if not self.half_life:
@@ -439,7 +452,10 @@ class ConvolutionForecaster:
             return table
 
         placed = Data.of(np.zeros((0, 0), np.float32), whole(observed), whole(features), whole(weights))
-        return placed._replace(channels=_channels_on_device(windows.panel, self.target))
+        channels = _channels_on_device(windows.panel, self.target)
+        if self.covariates.names:
+            channels = tf.concat([channels, self.covariates.channels(windows.panel)], axis=1)
+        return placed._replace(channels=channels)
 
     def _outputs(self, windows: Windows, data: Data, members: Sequence[NDArray[np.float32]]) -> Array:
         """Give the outputs at each origin, shape (n_origins, n_horizons), averaged over some networks."""
@@ -451,7 +467,7 @@ class ConvolutionForecaster:
     def _location_and_scale(self, windows: Windows) -> tuple[Array, Array]:
         """Forecast where outcomes lie and how far they spread, each of shape (n_origins, n_horizons)."""
         assert self.weights is not None
-        data = self._data(windows, self.target.features(windows))
+        data = self._data(windows, self._features(windows))
         outputs = self._outputs(windows, data, list(self.weights))
         return self.target.location_and_scale(self.target.anchors(windows), outputs)
 

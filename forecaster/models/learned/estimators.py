@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn on lags, and on HAR features of the series and the market."""
+"""Estimators of scikit-learn on lags, and on HAR features of the series and the market; on covariates."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from forecaster.errors import NotFittedError
 from forecaster.features import CLIP
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
+from forecaster.models.covariates import CovariateInputs
 from forecaster.models.learned.blocks import SCALE_FLOOR, out_of_sample
 from forecaster.models.learned.inputs import ScaleInputs
 from forecaster.quantiles import QuantileForecast
@@ -132,7 +133,7 @@ TRUSTED = frozenset(
 
 
 class RidgeForecaster(_ScikitLearnForecaster):
-    """Ridge regression of the scaled return on its own past: a model of the mean.
+    """Ridge regression of the scaled return on its own past and on covariates: a model of the mean.
 
     Parameters
     ----------
@@ -145,6 +146,7 @@ class RidgeForecaster(_ScikitLearnForecaster):
     def __init__(self, lags: int = 22, penalty: float = 1000.0) -> None:
         super().__init__()
         self.lags = lags
+        self.covariates = CovariateInputs()
         self.estimator = make_pipeline(StandardScaler(), Ridge(alpha=penalty))
 
     @property
@@ -155,8 +157,22 @@ class RidgeForecaster(_ScikitLearnForecaster):
         )
         return int(coefficients) + self.residuals.parameters
 
+    def fit(self, windows: Windows) -> Self:
+        """Fit the estimator on all origins, and the residual quantiles on out-of-sample residuals."""
+        self.covariates.fit(windows)
+        return super().fit(windows)
+
+    def _state(self) -> dict[str, NDArray[np.generic]]:
+        return super()._state() | self.covariates.state()
+
+    def _restore(self, state: dict[str, NDArray[np.generic]]) -> None:
+        super()._restore(state)
+        self.covariates.restore(state)
+
     def _inputs(self, windows: Windows) -> NDArray[np.float32]:
-        return windows.lags(self.lags)
+        lags = windows.lags(self.lags)
+        # Without covariates a view of the panel, of no size of its own.
+        return np.concatenate([lags, self.covariates(windows)], axis=1) if self.covariates.names else lags
 
     def _outcomes(self, standardised: Array) -> Array:
         return np.clip(standardised, -CLIP, CLIP)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.features import CLIP, HAR_FEATURES, LEVERAGE_WINDOWS, MARKET_WINDOWS, har_terms
+from forecaster.models.covariates import CovariateInputs
 from forecaster.windows import Universe, Windows
 
 __all__ = ["SCALE_INPUTS", "ScaleInputs"]
@@ -18,7 +19,8 @@ _MARKET = (
 )
 
 SCALE_INPUTS = (*HAR_FEATURES, *_MARKET)
-"""Names of the inputs, in their order: the HAR features of the series, and the same of the market."""
+"""Names of the inputs, in their order: the HAR features of the series, and the same of the market. Those of
+covariates follow."""
 
 _STAND_INS = [HAR_FEATURES.index(f"log_abs_{window}") for window in MARKET_WINDOWS] + [
     HAR_FEATURES.index(f"negative_{window}") for window in LEVERAGE_WINDOWS
@@ -27,17 +29,24 @@ _STAND_INS = [HAR_FEATURES.index(f"log_abs_{window}") for window in MARKET_WINDO
 
 
 class ScaleInputs:
-    """HAR features of an origin's series and of the market, over the volatility of the series.
+    """HAR features of an origin's series and of the market, over its volatility, and the covariates.
 
-    The market is that of the panel that the model was fitted on, and stays it.
+    The market and the covariates are those of the panel that the model was fitted on, and stay it.
     """
 
     def __init__(self) -> None:
         self.universe = Universe()
+        self.covariates = CovariateInputs()
+
+    @property
+    def width(self) -> int:
+        """Number of inputs."""
+        return len(SCALE_INPUTS) + self.covariates.width
 
     def fit(self, windows: Windows) -> Self:
-        """Record what the market is made of."""
+        """Record what the market is made of, and how covariates are scaled."""
         self.universe = windows.panel.universe
+        self.covariates.fit(windows)
         return self
 
     def __call__(self, windows: Windows) -> NDArray[np.float32]:
@@ -45,7 +54,7 @@ class ScaleInputs:
 
         Returns
         -------
-        ndarray of shape (n_origins, len(SCALE_INPUTS)), float32
+        ndarray of shape (n_origins, width), float32
             Of the market, the last session that had closed by the close of the origin.
 
         Warns
@@ -55,20 +64,20 @@ class ScaleInputs:
         """
         panel = windows.panel
         panel.warn_of_missing(self.universe, "the market is")
-        own = panel.har_features[windows.rows]
+        own, beside_both = panel.har_features[windows.rows], self.covariates(windows)
         market = panel.market(self.universe)
         if not len(market.values):
-            return np.concatenate([own, own[:, _STAND_INS]], axis=1)
+            return np.concatenate([own, own[:, _STAND_INS], beside_both], axis=1)
         seen = market.last_known(panel.closed[windows.rows])
         terms = har_terms(market.values, MARKET_WINDOWS)[seen] / windows.volatility[:, None]
         sizes, losses = np.split(terms, [len(MARKET_WINDOWS)], axis=1)
         features = np.concatenate([np.log(np.maximum(sizes, 0.02)), np.maximum(losses, -CLIP)], axis=1)
         beside = np.where(seen[:, None] >= 0, features, own[:, _STAND_INS])
-        return np.concatenate([own, beside.astype(np.float32)], axis=1)
+        return np.concatenate([own, beside.astype(np.float32), beside_both], axis=1)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Arrays to save."""
-        return {
+        return self.covariates.state() | {
             "market_members": np.array(self.universe.members, dtype=np.str_),
             "market_index": np.array(self.universe.market or "", dtype=np.str_),
         }
@@ -77,4 +86,5 @@ class ScaleInputs:
         """Take back what `state` gave."""
         members = tuple(str(member) for member in state["market_members"])
         self.universe = Universe(members, str(state["market_index"]) or None)
+        self.covariates.restore(state)
         return self

@@ -1,4 +1,4 @@
-"""Linear quantile regression on HAR features and lags, for every level and horizon."""
+"""Linear quantile regression on HAR features, lags and covariates, for every level and horizon."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scipy.special import expit
 
 from forecaster.errors import NotFittedError
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
+from forecaster.models.covariates import CovariateInputs
 from forecaster.models.learned.blocks import SCALE_FLOOR
 from forecaster.quantiles import LEVELS, QuantileForecast, Tails
 from forecaster.windows import Windows
@@ -104,7 +105,7 @@ def _fit_level(inputs: Array, transposed: Array, outcomes: Array, level: float, 
 
 
 class QuantileRegressionForecaster:
-    """Each quantile of the scaled return as a linear function of HAR features and the last scaled returns.
+    """Each quantile of the scaled return as a linear function of HAR features, lags and covariates.
 
     Quantiles that cross at an origin are put in order, which brings them nearer to the truth (Chernozhukov,
     Fernandez-Val and Galichon, "Quantile and Probability Curves Without Crossing", Econometrica 78, 2010).
@@ -119,6 +120,7 @@ class QuantileRegressionForecaster:
     def __init__(self, lags: int = 5) -> None:
         self.lags = lags
         self.tails = ResidualQuantiles(by_symbol=False)
+        self.covariates = CovariateInputs()
         self.scaling: Array | None = None
         self.coefficients: Array | None = None
 
@@ -131,6 +133,7 @@ class QuantileRegressionForecaster:
     def fit(self, windows: Windows) -> Self:
         """Fit every level at every horizon on all origins."""
         standardised = known_targets(windows) / windows.scales
+        self.covariates.fit(windows)
         raw = self._raw_inputs(windows)
         low, high = raw.min(axis=0), raw.max(axis=0)
         deviation = raw.std(axis=0)
@@ -143,7 +146,8 @@ class QuantileRegressionForecaster:
 
     def _raw_inputs(self, windows: Windows) -> Array:
         features = windows.panel.har_features[windows.rows]
-        return np.concatenate([features, windows.lags(self.lags)], axis=1, dtype=np.float64)
+        parts = [features, windows.lags(self.lags), self.covariates(windows)]
+        return np.concatenate(parts, axis=1, dtype=np.float64)
 
     def _inputs(self, raw: Array) -> Array:
         assert self.scaling is not None
@@ -175,13 +179,14 @@ class QuantileRegressionForecaster:
         if self.coefficients is None or self.scaling is None:
             raise NotFittedError("a model is fitted before it is saved; call fit first")
         learned: dict[str, NDArray[np.generic]] = {"coefficients": self.coefficients, "scaling": self.scaling}
-        save_arrays(folder, learned | self.tails.state())
+        save_arrays(folder, learned | self.covariates.state() | self.tails.state())
 
     def load(self, folder: Path) -> Self:
         """Read what `save` wrote."""
         state = load_arrays(folder)
         self.coefficients = state["coefficients"].astype(np.float64)
         self.scaling = state["scaling"].astype(np.float64)
+        self.covariates.restore(state)
         self.tails.restore(state)
         return self
 

@@ -16,7 +16,7 @@ from forecaster.errors import NotFittedError
 from forecaster.features import CHANNELS, CLIP
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
 from forecaster.models.learned.blocks import SCALE_FLOOR, session_blocks
-from forecaster.models.learned.inputs import SCALE_INPUTS, ScaleInputs
+from forecaster.models.learned.inputs import ScaleInputs
 from forecaster.quantiles import QuantileForecast
 from forecaster.windows import Panel, Windows
 
@@ -195,7 +195,7 @@ class RandomKernelForecaster:
         # Between two edges every session is either near a block or apart from it.
         edges = np.unique([(block.near_first, block.near_last + 1) for block in blocks])
         segment = np.searchsorted(edges, place, side="right")
-        size = self.count + len(SCALE_INPUTS) + 1
+        size = self.count + self.inputs.width + 1
         grams = np.zeros((len(edges) + 1, size, size))
         moments = np.zeros((len(edges) + 1, size, sizes.shape[1]))
         for mine, inputs in self._inputs(windows):
