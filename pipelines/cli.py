@@ -18,6 +18,7 @@ from pipelines.cli_readers import readers_app
 from pipelines.console import Config, Debug, Symbols
 
 if TYPE_CHECKING:
+    from pipelines.audit import Audit
     from pipelines.backtest import BacktestResult
     from pipelines.ingest import IngestResult
     from pipelines.loading import JobData
@@ -259,6 +260,45 @@ def explain(config: Config, debug: Debug = False) -> None:
         from pipelines.explain import explain_job
 
         print(explain_job(job))
+
+
+@app.command()
+def audit(
+    config: Config,
+    models: Annotated[
+        str, typer.Option("--models", help="Some of the models only, by name.", metavar="A,B")
+    ] = "",
+    origins: Annotated[int, typer.Option("--origins", help="Origins that are sampled.", min=1)] = 2,
+    debug: Debug = False,
+) -> None:
+    """Hunt for look-ahead: exit code 1 if a forecast moves with what it cannot have known, 0 if none does."""
+    with console.errors(debug):
+        console.quiet()
+        job = console.load(config)
+        from pipelines.audit import audit_job
+
+        with console.progress_bar() as progress:
+            result = audit_job(job, config.parent, progress, console.parse_symbols(models), origins)
+        _show_audit(result)
+        if result.moved:
+            raise typer.Exit(console.FAILED)
+
+
+def _show_audit(result: Audit) -> None:
+    """Print what moved, check by check."""
+    from rich.table import Table
+    from rich.text import Text
+
+    days = ", ".join(map(str, result.origins))
+    table = Table(title=f"what moved, at origins up to {days}", caption="largest: see docs/audit.md")
+    for title in ("check", "model", "result", "largest", "found"):
+        table.add_column(title, no_wrap=title != "found", overflow="fold")
+    for row in result.table.itertuples():
+        state = Text("MOVED", style="bold red") if row.moved else Text("ok")
+        table.add_row(str(row.check), str(row.model), state, f"{row.largest:.3g}", str(row.found))
+    console.output_console.print(table)
+    moved = int(result.table["moved"].sum())
+    print(f"{moved} of {len(result.table)} checks moved" if moved else "Nothing moved.")
 
 
 @app.command()
