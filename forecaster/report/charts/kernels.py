@@ -133,7 +133,8 @@ def frequency_response(responses: pd.DataFrame) -> Chart:
             peaks.append(f"{name} at {periods[int(np.nanargmax(values))]:.3g}")
     figure.arrange(
         height=280,
-        xaxis={"type": "log", "tickvals": [2, 5, 10, 21, 63, 252], "tickformat": "d", "tickangle": 0,
+        xaxis={"type": "log", "range": [0.28, 2.45], "tickvals": [2, 5, 10, 21, 63, 252],
+               "tickformat": "d", "tickangle": 0,
                "title": {"text": "length of the cycle, sessions"}},
         yaxis={"rangemode": "tozero", "nticks": 5, "tickformat": ".2~g"},
         # The names are of models, not of intervals: a page can't write this legend for all its charts.
