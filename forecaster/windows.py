@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -278,11 +278,16 @@ class Panel:
             values = getattr(every, name)
             if values is not None:
                 np.save(folder / f"{name}.npy", values)
+        for number, covariate in enumerate(every.covariates.values()):
+            np.save(folder / f"covariate_{number}_closings.npy", covariate.closings)
+            np.save(folder / f"covariate_{number}_values.npy", covariate.values)
         about = {
             "symbols": every.symbols,
             "selected": None if self.reference is None else self.symbols,
             "members": self.universe.members,
             "market": self.universe.market,
+            "covariates": list(every.covariates),
+            "one_close": every.one_close,
         }
         (folder / "panel.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -290,13 +295,23 @@ class Panel:
     def open(cls, folder: Path) -> Panel:
         """Map what `save` wrote into memory: processes of one machine share it, and read what they use."""
         about = json.loads((folder / "panel.json").read_text(encoding="utf-8"))
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)
-            for name in _ARRAYS
-            if (folder / f"{name}.npy").exists()
+
+        def mapped(name: str) -> Any:
+            return np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)
+
+        arrays = {name: mapped(name) for name in _ARRAYS if (folder / f"{name}.npy").exists()}
+        covariates = {
+            name: Covariate(mapped(f"covariate_{number}_closings"), mapped(f"covariate_{number}_values"))
+            for number, name in enumerate(about["covariates"])
         }
         universe = Universe(tuple(about["members"]), about["market"])
-        every = cls(tuple(about["symbols"]), universe=universe, **arrays)
+        every = cls(
+            tuple(about["symbols"]),
+            universe=universe,
+            covariates=covariates,
+            one_close=about["one_close"],
+            **arrays,
+        )
         return every if about["selected"] is None else every.select(about["selected"])
 
     def last_rows(self) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -486,3 +487,23 @@ def test_a_portfolio_does_not_see_the_future() -> None:
     after = portfolio_prices(of, {"AAA": 0.5, "BBB": 0.7})
     assert before["close"][:400].to_numpy().tobytes() == after["close"][:400].to_numpy().tobytes()
     assert not np.array_equal(before["close"], after["close"])
+
+
+def test_a_panel_on_disk_is_whole(tmp_path: Path) -> None:
+    """What workers read is what the job made: every field, so that none is forgotten."""
+    of = frames(60)
+    named = "{AAA: XTKS, BBB: XTKS, RATE: XNYS, FX: XNYS}"
+    made, _ = lay_out(job(prices=FILES, covariates="{RATE: level, FX: return}", calendars=named), of, 30)
+    made.save(tmp_path)
+    again = Panel.open(tmp_path)
+    for field in dataclasses.fields(Panel):
+        one, other = getattr(made, field.name), getattr(again, field.name)
+        if field.name == "covariates":
+            assert list(one) == list(other) == ["FX", "RATE"]
+            for name in one:
+                np.testing.assert_array_equal(one[name].closings, other[name].closings)
+                np.testing.assert_array_equal(one[name].values, other[name].values)
+        else:
+            np.testing.assert_array_equal(one, other)
+    assert again.one_close
+    assert again.closings is not None
