@@ -225,7 +225,7 @@ def challenge(
     name, session = result.champion.model, data.panel.calendar[-1]
     fitted: dict[str, Forecaster] = {}
 
-    def register(model: str, alias: str, reason: str) -> Version:
+    def register(model: str, alias: str, reason: str, promoted: bool) -> Version:
         fitted[model] = fit_model(job, model, data.panel, np.datetime64(session, "D"))
         about = {
             **tags,
@@ -235,6 +235,7 @@ def challenge(
             "forecaster.spec": _spec_hash(job, model) or "",
             "forecaster.baseline": result.baseline,
             "forecaster.role": alias,
+            "forecaster.promoted": str(promoted).lower(),
             "forecaster.verdict": reason[:5000],
         }
         with tempfile.TemporaryDirectory(prefix="forecaster-") as folder:
@@ -242,16 +243,16 @@ def challenge(
             write_model(saved, SavedModel(job, model, fitted[model]))
             return registry.register(runs[model], saved, _example(job, data), about, alias)
 
-    challenger = register(name, CHALLENGER, verdict.reason)
+    challenger = register(name, CHALLENGER, verdict.reason, verdict.promote)
     if result.baseline == name:
         baseline = challenger
         registry.set_alias(BASELINE, baseline.number)
     else:
-        baseline = register(result.baseline, BASELINE, "the best baseline")
+        baseline = register(result.baseline, BASELINE, "the best baseline", False)
     if verdict.promote:
         champion = challenger
     elif verdict.refit is not None:
-        champion = register(verdict.refit, CHALLENGER, verdict.reason)
+        champion = register(verdict.refit, CHALLENGER, verdict.reason, True)
         registry.set_alias(CHALLENGER, challenger.number)
     if champion is not None and (verdict.promote or verdict.refit is not None):
         registry.promote(champion.number)

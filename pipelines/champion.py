@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from forecaster.errors import TrackingError
 from forecaster.models.base import Forecaster
 from forecaster.tracking.saved import read_model, registered_name
 from pipelines.evening import Evening
-from pipelines.train import fit_model
+from pipelines.train import fit_model, training_folder
 
 if TYPE_CHECKING:
     from forecaster.job import Job
@@ -25,6 +26,7 @@ __all__ = [
     "InUse",
     "Roles",
     "fit_baseline",
+    "in_use",
     "load_in_use",
     "load_version",
     "open_registry",
@@ -44,12 +46,13 @@ class Roles:
     champions : tuple of Version
         The champion, and what takes its place when it cannot be used, in this order; none was fitted after
         the evening.
-    baseline : Version or None
-        The best baseline, of which the same holds.
+    baseline, challenger : Version or None
+        The best baseline, and the last challenger where it is not the champion; the same holds of them.
     """
 
     champions: tuple[Version, ...]
     baseline: Version | None
+    challenger: Version | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,25 +86,27 @@ def roles(evening: Evening, registry: Registry) -> Roles:
     A version that was fitted after the evening is not used for it: on evenings that are done again or
     afterwards, the newest that had been promoted, and the newest baseline, by then take its place.
     """
-    from forecaster.tracking.registry import BASELINE, CHAMPION, PREVIOUS
+    from forecaster.tracking.registry import BASELINE, CHALLENGER, CHAMPION, PREVIOUS
 
     def in_time(version: Version | None) -> bool:
         return version is not None and version.fitted_until <= str(evening.as_of)
 
     champion, previous = registry.aliased(CHAMPION), registry.aliased(PREVIOUS)
-    baseline = registry.aliased(BASELINE)
+    baseline, challenger = registry.aliased(BASELINE), registry.aliased(CHALLENGER)
     if champion is not None and not in_time(champion):
         older = [version for version in registry.versions() if in_time(version)]
-        of_role = {
-            role: [version for version in older if version.tags.get("forecaster.role") == role]
-            for role in ("challenger", BASELINE)
-        }
-        champion = next(iter(of_role["challenger"]), None)
-        previous = None
-        baseline = next(iter(of_role[BASELINE]), None)
+        champion = next((each for each in older if each.tags.get("forecaster.promoted") == "true"), None)
+        baseline = next((each for each in older if each.tags.get("forecaster.role") == BASELINE), None)
+        previous, challenger = None, None
     candidates = [version for version in (champion, previous) if version is not None and in_time(version)]
     distinct = tuple({version.number: version for version in candidates}.values())
-    return Roles(distinct, baseline if in_time(baseline) else None)
+    if (
+        challenger is None
+        or not in_time(challenger)
+        or challenger.number in [each.number for each in distinct]
+    ):
+        challenger = None
+    return Roles(distinct, baseline if in_time(baseline) else None, challenger)
 
 
 def load_version(job: Job, registry: Registry, version: Version) -> InUse:
@@ -132,12 +137,15 @@ def load_in_use(evening: Evening, registry: Registry) -> tuple[list[InUse], list
     Returns
     -------
     models : list of InUse
-        The model in use first; then the best baseline, where that is another.
+        The model in use first; then the best baseline and the challenger, where they are others.
     trouble : list of str
         What could not be used, and why.
     """
+    from forecaster.monitoring import remedy
+
     found = roles(evening, registry)
     trouble: list[str] = []
+    measure = remedy(_events(evening))
 
     def usable(versions: tuple[Version, ...]) -> Iterator[InUse]:
         for version in versions:
@@ -147,15 +155,55 @@ def load_in_use(evening: Evening, registry: Registry) -> tuple[list[InUse], list
                 trouble.append(str(error))
 
     baseline = next(usable((found.baseline,) if found.baseline else ()), None)
-    champion = next(usable(found.champions), None)
+    champion = None if measure.fallback else next(usable(found.champions), None)
     if champion is None and baseline is None:
         names = [version.tags.get("forecaster.baseline", "") for version in found.champions]
         baseline = fit_baseline(evening.job, evening.data.panel, next((name for name in names if name), ""))
         trouble.append(f"no registered version can be used, so {baseline.name} was fitted for the evening")
-    models = [each for each in (champion, baseline) if each is not None]
-    if len(models) == 2 and models[0].name == models[1].name:
-        models.pop()
-    return models, trouble
+    if measure.fallback and baseline is not None:
+        trouble.append(f"{baseline.name} stands in for the champion since {measure.since}")
+    challenger = next(usable((found.challenger,) if found.challenger else ()), None)
+    # One of each name: a track record is a model's, whatever its version.
+    models: dict[str, InUse] = {}
+    for each in (champion, baseline, challenger):
+        if each is not None:
+            models.setdefault(each.name, each)
+    return list(models.values()), [*trouble, *registry.healed]
+
+
+def in_use(evening: Evening) -> tuple[str, str, str | None, Path | None]:
+    """Say which model an evening uses, without loading it.
+
+    Returns
+    -------
+    model, version : str
+        Name and registered version of the model in use; empty where none is registered.
+    baseline : str or None
+        The best baseline, where that is another.
+    promise : Path or None
+        Folder of the backtest that made the champion.
+    """
+    from forecaster.monitoring import remedy
+
+    found = roles(evening, open_registry(evening.job))
+    stands_in = remedy(_events(evening)).fallback is not None
+    baseline = found.baseline
+    version = baseline if stands_in or not found.champions else found.champions[0]
+    if version is None:
+        return "", "", None, None
+    folder = training_folder(evening.job, version.fitted_until)
+    if not folder.is_dir():
+        folder = evening.workspace / evening.job.name
+    beside = baseline.model if baseline is not None and baseline.model != version.model else None
+    return version.model, str(version.number), beside, folder if folder.is_dir() else None
+
+
+def _events(evening: Evening) -> pd.DataFrame:
+    """Give the changes of the model in use; what an evening's own monitor finds holds from the next on."""
+    events = evening.ledger.model_events(evening.job.name)
+    earlier = events["as_of"] < pd.Timestamp(evening.as_of)
+    found = events["event"].isin(["calibration", "fallback"])
+    return events[earlier | (~found & (events["as_of"] == pd.Timestamp(evening.as_of)))]
 
 
 def fit_baseline(job: Job, panel: Panel, name: str) -> InUse:

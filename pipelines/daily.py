@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forecaster.errors import ForecasterError, LedgerBusyError
 from forecaster.job import Job
 from forecaster.ledger import Step
+from pipelines.alerts import record_failure, record_success, send_alerts
 from pipelines.evening import Clock, Evening, open_ledger, utc_now
 from pipelines.provenance import code_version
 
@@ -64,6 +67,9 @@ STEPS: Mapping[str, Callable[[Evening, Step], None]] = {
     "tidy": _tidy,
 }
 """The steps of an evening in their order; each imports what it needs when it is done."""
+
+MONITOR = "monitor"
+"""The step that is also done after another one raised."""
 
 
 @dataclass(frozen=True)
@@ -136,17 +142,49 @@ def run_steps(
             job.name, job_hash=job.hash, yaml=path.read_text(encoding="utf-8"), as_of=as_of, steps=names
         )
         evening = Evening(job, path, as_of, ledger, run, clock, progress)
-        became: dict[str, str] = {}
-        for number, name in enumerate(names):
-            progress(name, number, len(names))
-            became[name] = _done(evening, name, wait)
-        progress("done", len(names), len(names))
-        return Night(as_of, became, dict(evening.failures))
+        try:
+            return _work(evening, names, wait)
+        finally:
+            send_alerts(job, ledger, as_of)
 
 
-def _done(evening: Evening, name: str, wait: float) -> str:
+def _work(evening: Evening, names: tuple[str, ...], wait: float) -> Night:
+    """Do the steps; after one that raised, only the monitor, so that somebody hears of it."""
+    became: dict[str, str] = {}
+    raised: Exception | None = None
+    for number, name in enumerate(names):
+        if raised is not None and name != MONITOR:
+            continue
+        evening.progress(name, number, len(names))
+        try:
+            became[name] = _done(evening, name, wait, raised)
+        except LedgerBusyError:
+            raise
+        except Exception as error:
+            _tell(evening, name, str(error))
+            raised = raised or error
+    if raised is not None:
+        raise raised
+    # What cannot be recorded now is no reason to lose what is done.
+    with contextlib.suppress(ForecasterError):
+        well = [name for name, how in became.items() if how != "failed"]
+        record_success(evening.job, evening.ledger, evening.as_of, well)
+    evening.progress("done", len(names), len(names))
+    return Night(evening.as_of, became, dict(evening.failures))
+
+
+def _done(evening: Evening, name: str, wait: float, raised: Exception | None) -> str:
     with evening.run.step(name, code_version=code_version(), wait=wait) as step:
         if step is None:
             return "before"
         STEPS[name](evening, step)
+        if raised is not None:
+            step.fail("; ".join(filter(None, (step.reason, "the evening is not finished"))))
+    if step.status == "failed" and raised is None:
+        _tell(evening, name, step.reason)
     return step.status
+
+
+def _tell(evening: Evening, name: str, reason: str) -> None:
+    with contextlib.suppress(ForecasterError):
+        record_failure(evening.job, evening.ledger, evening.as_of, name, reason)

@@ -79,7 +79,7 @@ def train_step(evening: Evening, step: Step) -> None:
         evening.ledger.record_model_event(
             job.name,
             as_of=evening.as_of,
-            event="promotion" if verdict.promote else "refit",
+            event="promotion",
             model=champion.model,
             version=str(champion.number),
             reason=verdict.reason,

@@ -87,6 +87,11 @@ class Step:
         """How it will end, or has ended, unless its body raises."""
         return self._status
 
+    @property
+    def reason(self) -> str:
+        """What was said about it so far."""
+        return self._noted.get("reason", "")
+
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
         """Renew the lease from a thread of its own while the step is worked on."""

@@ -80,6 +80,11 @@ class Registry:
     name : str
         Name of the registered model.
 
+    Attributes
+    ----------
+    healed : list of str
+        Copies of versions that were damaged and have been fetched again.
+
     Raises
     ------
     TrackingError
@@ -88,6 +93,7 @@ class Registry:
 
     def __init__(self, workspace: Path, name: str) -> None:
         self.uri, self.name = tracking_uri(workspace), name
+        self.healed: list[str] = []
         self._copies = workspace / "models" / name
         with self._errors():
             self._client = MlflowClient(self.uri, self.uri)
@@ -211,12 +217,16 @@ class Registry:
         copy = self._copies / str(version.number)
         if wanted is not None and copy.is_dir() and folder_hash(copy) == wanted:
             return copy
+        damaged = copy.is_dir() and wanted is not None
         try:
-            return self._fetch(version, wanted, copy)
+            fetched = self._fetch(version, wanted, copy)
         except (OSError, MlflowException) as error:
             raise TrackingError(
                 f"version {version.number} of {self.name} cannot be fetched: {_first_line(error)}"
             ) from error
+        if damaged:
+            self.healed.append(f"the copy of version {version.number} was damaged and is fetched again")
+        return fetched
 
     def _fetch(self, version: Version, wanted: str | None, copy: Path) -> Path:
         from mlflow.artifacts import download_artifacts
