@@ -9,6 +9,7 @@ import typer
 
 from forecaster.errors import ForecasterError, JobError
 from pipelines import console
+from pipelines.cli_nights import AsOf, Wait, run_evening
 from pipelines.console import Config, Debug
 
 __all__ = ["operate_app"]
@@ -44,6 +45,12 @@ def serve(
         from pipelines.serve import serve_jobs
 
         serve_jobs(jobs, heartbeat or Path(jobs[0][1].workspace) / "serve.json", address, port)
+
+
+@operate_app.command()
+def monitor(config: Config, as_of: AsOf = None, wait: Wait = 0.0, debug: Debug = False) -> None:
+    """Check an evening and the record so far: coverage, CRPS, drift, prices, symbols, time; and tell."""
+    run_evening(config, as_of, wait, debug, ("monitor",))
 
 
 @operate_app.command("test-alerts")
