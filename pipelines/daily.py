@@ -52,6 +52,12 @@ def _report(evening: Evening, step: Step) -> None:
     report_step(evening, step)
 
 
+def _monitor(evening: Evening, step: Step) -> None:
+    from pipelines.monitor import monitor_step
+
+    monitor_step(evening, step)
+
+
 def _tidy(evening: Evening, step: Step) -> None:
     from pipelines.tidy import tidy_step
 
@@ -64,6 +70,7 @@ STEPS: Mapping[str, Callable[[Evening, Step], None]] = {
     "forecast": _forecast,
     "score": _score,
     "report": _report,
+    "monitor": _monitor,
     "tidy": _tidy,
 }
 """The steps of an evening in their order; each imports what it needs when it is done."""
