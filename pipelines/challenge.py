@@ -25,7 +25,16 @@ from pipelines.train import fit_model
 if TYPE_CHECKING:
     from forecaster.tracking import Registry, Tracker, Version
 
-__all__ = ["Challenge", "Verdict", "challenge", "judge", "record_backtest", "record_params", "record_tags"]
+__all__ = [
+    "Challenge",
+    "Verdict",
+    "challenge",
+    "judge",
+    "record_backtest",
+    "record_params",
+    "record_tags",
+    "spec_hash",
+]
 
 INTERVAL_TOLERANCE = 0.1
 """How far from 80% the coverage of the 80% intervals may be, at any horizon, for a model to be promoted."""
@@ -149,7 +158,8 @@ def judge(job: Job, result: BacktestResult, champion: Version | None) -> Verdict
     if champion is None:
         return Verdict(True, None, f"the first champion: {result.champion.reason}")
     refusal = _coverage_refusal(result, name)
-    if champion.tags.get("forecaster.spec") != _spec_hash(job, champion.model):
+    spec = spec_hash(job, champion.model)
+    if spec is None or champion.tags.get("forecaster.spec") != spec:
         if refusal:
             return Verdict(False, None, f"the champion stays, for {refusal}")
         return Verdict(True, None, f"the job no longer holds the champion's model: {result.champion.reason}")
@@ -183,7 +193,7 @@ def _coverage_refusal(result: BacktestResult, model: str) -> str:
     return ""
 
 
-def _spec_hash(job: Job, name: str) -> str | None:
+def spec_hash(job: Job, name: str) -> str | None:
     """Hash of what makes a model what it is in a job; None where the job does not have it."""
     settings = job.model_dump(mode="json")
     specs = {spec["name"]: spec for spec in settings["models"]}
@@ -232,7 +242,8 @@ def challenge(
             "forecaster.model": model,
             "forecaster.data_version": data.data_version,
             "forecaster.fitted_until": str(session),
-            "forecaster.spec": _spec_hash(job, model) or "",
+            "forecaster.training_hash": job.training_hash,
+            "forecaster.spec": spec_hash(job, model) or "",
             "forecaster.baseline": result.baseline,
             "forecaster.role": alias,
             "forecaster.promoted": str(promoted).lower(),

@@ -12,7 +12,7 @@ import pandas as pd
 
 from forecaster.errors import TrackingError
 from forecaster.models.base import Forecaster
-from forecaster.tracking.saved import read_model, registered_name
+from forecaster.tracking.saved import read_model
 from pipelines.evening import Evening
 from pipelines.train import fit_model, training_folder
 
@@ -29,7 +29,6 @@ __all__ = [
     "in_use",
     "load_in_use",
     "load_version",
-    "open_registry",
     "roles",
 ]
 
@@ -73,14 +72,7 @@ class InUse:
     model: Forecaster
 
 
-def open_registry(job: Job) -> Registry:
-    """Open the registry of a job's models; MLflow takes seconds to import."""
-    from forecaster.tracking import Registry
-
-    return Registry(Path(job.workspace), registered_name(job))
-
-
-def roles(evening: Evening, registry: Registry) -> Roles:
+def roles(evening: Evening) -> Roles:
     """Resolve the aliases, once for an evening.
 
     A version that was fitted after the evening is not used for it: on evenings that are done again or
@@ -91,6 +83,7 @@ def roles(evening: Evening, registry: Registry) -> Roles:
     def in_time(version: Version | None) -> bool:
         return version is not None and version.fitted_until <= str(evening.as_of)
 
+    registry = evening.registry
     champion, previous = registry.aliased(CHAMPION), registry.aliased(PREVIOUS)
     baseline, challenger = registry.aliased(BASELINE), registry.aliased(CHALLENGER)
     if champion is not None and not in_time(champion):
@@ -128,7 +121,7 @@ def load_version(job: Job, registry: Registry, version: Version) -> InUse:
     return InUse(saved.name, str(version.number), saved.model)
 
 
-def load_in_use(evening: Evening, registry: Registry) -> tuple[list[InUse], list[str]]:
+def load_in_use(evening: Evening) -> tuple[list[InUse], list[str]]:
     """Load the champion and the best baseline beside it.
 
     A champion whose files are damaged gives way to the previous one, and that to the best baseline; where no
@@ -143,16 +136,24 @@ def load_in_use(evening: Evening, registry: Registry) -> tuple[list[InUse], list
     """
     from forecaster.monitoring import remedy
 
-    found = roles(evening, registry)
+    registry = evening.registry
+    found = roles(evening)
     trouble: list[str] = []
     measure = remedy(_events(evening))
 
+    loaded: dict[int, InUse | None] = {}
+
     def usable(versions: tuple[Version, ...]) -> Iterator[InUse]:
         for version in versions:
-            try:
-                yield load_version(evening.job, registry, version)
-            except TrackingError as error:
-                trouble.append(str(error))
+            if version.number not in loaded:
+                try:
+                    loaded[version.number] = load_version(evening.job, registry, version)
+                except TrackingError as error:
+                    loaded[version.number] = None
+                    trouble.append(str(error))
+            use = loaded[version.number]
+            if use is not None:
+                yield use
 
     baseline = next(usable((found.baseline,) if found.baseline else ()), None)
     champion = None if measure.fallback else next(usable(found.champions), None)
@@ -185,7 +186,7 @@ def in_use(evening: Evening) -> tuple[str, str, str | None, Path | None]:
     """
     from forecaster.monitoring import remedy
 
-    found = roles(evening, open_registry(evening.job))
+    found = roles(evening)
     stands_in = remedy(_events(evening)).fallback is not None
     baseline = found.baseline
     version = baseline if stands_in or not found.champions else found.champions[0]

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from forecaster.errors import SymbolError
 from forecaster.job import Job
 from forecaster.ledger import Ledger, Run
+from forecaster.tracking.saved import registered_name
 from pipelines.loading import JobData, job_calendars, load_data
 
 if TYPE_CHECKING:
+    from forecaster.tracking import Registry
     from pipelines.backtest import Progress
 
-__all__ = ["Clock", "Evening", "evening_of", "open_ledger", "utc_now"]
+__all__ = ["Clock", "Evening", "evening_of", "open_ledger", "open_registry", "utc_now"]
 
 Clock = Callable[[], datetime]
 
@@ -72,6 +74,18 @@ class Evening:
     def data(self) -> JobData:
         """The prices up to the evening, loaded when they are first asked for: after the ingest."""
         return load_data(self.job, self.folder, self.job.warm_up + 1, self.as_of)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry of the job's models, whose aliases are resolved once; MLflow is slow to import."""
+        return open_registry(self.job)
+
+
+def open_registry(job: Job) -> Registry:
+    """Open the registry of a job's models."""
+    from forecaster.tracking import Registry
+
+    return Registry(Path(job.workspace), registered_name(job))
 
 
 def open_ledger(job: Job, clock: Clock = utc_now) -> Ledger:

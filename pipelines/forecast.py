@@ -83,7 +83,7 @@ def forecast_step(evening: Evening, step: Step) -> None:
     failed, though the rest is issued, where a symbol lacks its session of the evening or no model could be
     used as registered; a repeat then issues what is still missing.
     """
-    from pipelines.champion import load_in_use, open_registry
+    from pipelines.champion import load_in_use
 
     job, data, ledger = evening.job, evening.data, evening.ledger
     evening.failures.update(data.prices.failures)
@@ -106,7 +106,7 @@ def forecast_step(evening: Evening, step: Step) -> None:
         else:
             step.skip("no symbol has a session that was not forecast before")
         return
-    models, trouble = load_in_use(evening, open_registry(job))
+    models, trouble = load_in_use(evening)
     table = pd.concat([issue_table(each, origins, evening) for each in models], ignore_index=True)
     # The champion sees every symbol, also those that were forecast before.
     table = table[np.tile(np.repeat(fresh, len(job.horizons)), len(models))].reset_index(drop=True)
@@ -156,7 +156,7 @@ def first_opening(evening: Evening, panel: Panel, row: int, calendars: Calendars
         return min(calendars.next_open(each, origin) for each in traded)
     part = panel.parts[panel.series[row]]
     recent = panel.sessions[max(part.start, row - RECENT) : row + 1]
-    weekdays = set(pd.DatetimeIndex(recent).dayofweek)
+    weekdays = set(pd.DatetimeIndex(recent).day_of_week)
     following = next(
         day for day in (origin + timedelta(days=n) for n in range(1, 8)) if day.weekday() in weekdays
     )

@@ -13,7 +13,8 @@ from forecaster.errors import DataError, LedgerError
 from forecaster.job import Job, parse_job
 from forecaster.quantiles import TAIL_COLUMNS, quantile_columns
 from forecaster.windows import Windows
-from pipelines.champion import FITTED, InUse, fit_baseline, load_version, open_registry
+from pipelines.champion import FITTED, InUse, fit_baseline, load_version
+from pipelines.evening import open_registry
 from pipelines.loading import load_data
 from pipelines.provenance import code_version
 

@@ -6,8 +6,7 @@ from datetime import UTC
 
 from forecaster.job import Job
 from forecaster.tracking import Version
-from pipelines.champion import open_registry
-from pipelines.evening import Clock, open_ledger, utc_now
+from pipelines.evening import Clock, open_ledger, open_registry, utc_now
 
 __all__ = ["rollback_job"]
 

@@ -44,10 +44,7 @@ def train_step(evening: Evening, step: Step) -> None:
     It is due on the first evening, when the job has changed since the champion was trained, and
     ``train_every`` sessions after the last training.
     """
-    from pipelines.champion import open_registry
-
-    job = evening.job
-    registry = open_registry(job)
+    job, registry = evening.job, evening.registry
     from forecaster.tracking.registry import CHALLENGER, CHAMPION
 
     due, why = _due(evening, registry.aliased(CHAMPION), registry.aliased(CHALLENGER))
@@ -99,7 +96,7 @@ def _due(evening: Evening, champion: Version | None, challenger: Version | None)
     if trained > str(evening.as_of):
         return False, f"the champion was fitted on {trained}, after this evening"
     newest = challenger or champion
-    if newest.tags.get("forecaster.job_hash") != evening.job.hash:
+    if newest.tags.get("forecaster.training_hash") != evening.job.training_hash:
         return True, "the job has changed since the last training"
     calendar = evening.data.panel.calendar
     since = int((calendar > np.datetime64(trained, "D")).sum())

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 # No deadline: a shared core makes a single example slow now and then. A failure prints how to repeat it.
 settings.register_profile("forecaster", deadline=None, print_blob=True)
 settings.load_profile("forecaster")
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_server_of_another_test() -> Iterator[None]:
+    """Take back the address that `mlflow.set_tracking_uri` leaves in the environment."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    if before is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before

@@ -44,6 +44,9 @@ __all__ = ["OPERATION", "AnyModel", "Backtest", "Job"]
 OPERATION = ("engine", "ledger", "train_every", "monitoring", "schedule", "alerts")
 """Sections that change no result: where it is computed, or who is told of it, makes no other job."""
 
+PLACES = ("store", "workspace", "workers")
+"""Settings of where and by how many processes a job is done; no bit of a forecast depends on them."""
+
 AnyModel = Annotated[
     ZeroModel
     | HistoricalModel
@@ -287,5 +290,13 @@ class Job(Spec):
     @property
     def hash(self) -> str:
         """SHA-256 of all settings but those of the operation, so that a result names the job that made it."""
-        text = json.dumps(self.model_dump(mode="json", exclude=set(OPERATION)), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return self._hash(OPERATION)
+
+    @property
+    def training_hash(self) -> str:
+        """SHA-256 of the settings that a fitted model depends on: not of where things lie, nor of workers."""
+        return self._hash((*OPERATION, *PLACES))
+
+    def _hash(self, without: tuple[str, ...]) -> str:
+        settings = {key: value for key, value in self.model_dump(mode="json").items() if key not in without}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -94,6 +94,7 @@ class Registry:
     def __init__(self, workspace: Path, name: str) -> None:
         self.uri, self.name = tracking_uri(workspace), name
         self.healed: list[str] = []
+        self._named: dict[str, int] | None = None
         self._copies = workspace / "models" / name
         with self._errors():
             self._client = MlflowClient(self.uri, self.uri)
@@ -113,7 +114,7 @@ class Registry:
         """Give the version that an alias names; None where there is none."""
         with self._errors():
             number = self._aliases().get(alias)
-        return None if number is None else self.version(int(number))
+        return None if number is None else self.version(number)
 
     def register(
         self, run_id: str, folder: Path, example: pd.DataFrame, tags: Mapping[str, str], alias: str
@@ -141,13 +142,7 @@ class Registry:
         from forecaster.tracking.signature import SIGNATURE
 
         whole = {**tags, HASH: folder_hash(folder)}
-        with self._errors():
-            named = os.environ.get(SERVER)
-            mlflow.set_tracking_uri(self.uri)
-            mlflow.set_registry_uri(self.uri)
-            if named is None:
-                # MLflow also names it in the environment, where the next job would take it for its own.
-                os.environ.pop(SERVER, None)
+        with self._errors(), _as_default(self.uri):
             with mlflow.start_run(run_id=run_id):
                 logged = mlflow.pyfunc.log_model(
                     name="model",
@@ -164,13 +159,13 @@ class Registry:
             created = self._client.create_model_version(
                 self.name, logged.model_uri, run_id, tags=whole, model_id=logged.model_id
             )
-            self._client.set_registered_model_alias(self.name, alias, str(created.version))
+            self._name(alias, int(created.version))
         return Version(int(created.version), run_id, whole)
 
     def set_alias(self, alias: str, number: int) -> None:
         """Let an alias name a version."""
         with self._errors():
-            self._client.set_registered_model_alias(self.name, alias, str(number))
+            self._name(alias, number)
 
     def promote(self, number: int) -> None:
         """Make a version the champion; the one until now becomes the previous one.
@@ -179,9 +174,9 @@ class Registry:
         """
         with self._errors():
             champion = self._aliases().get(CHAMPION)
-            if champion is not None and int(champion) != number:
-                self._client.set_registered_model_alias(self.name, PREVIOUS, champion)
-            self._client.set_registered_model_alias(self.name, CHAMPION, str(number))
+            if champion is not None and champion != number:
+                self._name(PREVIOUS, champion)
+            self._name(CHAMPION, number)
 
     def rollback(self) -> tuple[Version, Version]:
         """Let champion and previous change places.
@@ -219,7 +214,8 @@ class Registry:
             return copy
         damaged = copy.is_dir() and wanted is not None
         try:
-            fetched = self._fetch(version, wanted, copy)
+            with _as_default(self.uri):
+                fetched = self._fetch(version, wanted, copy)
         except (OSError, MlflowException) as error:
             raise TrackingError(
                 f"version {version.number} of {self.name} cannot be fetched: {_first_line(error)}"
@@ -248,13 +244,21 @@ class Registry:
             fetched.replace(copy)
         return copy
 
-    def _aliases(self) -> dict[str, str]:
-        try:
-            return dict(self._client.get_registered_model(self.name).aliases)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return {}
-            raise
+    def _aliases(self) -> dict[str, int]:
+        """Ask for the aliases once: an evening uses what they named when it first asked."""
+        if self._named is None:
+            try:
+                found = self._client.get_registered_model(self.name).aliases
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                found = {}
+            self._named = {alias: int(number) for alias, number in found.items()}
+        return self._named
+
+    def _name(self, alias: str, number: int) -> None:
+        self._client.set_registered_model_alias(self.name, alias, str(number))
+        self._named = None
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -266,6 +270,22 @@ class Registry:
         # The database's own errors come through MLflow.
         except Exception as error:
             raise TrackingError(f"the registry {self.name} does not answer: {_first_line(error)}") from error
+
+
+@contextmanager
+def _as_default(uri: str) -> Iterator[None]:
+    """Let MLflow's functions without a client use a store, and leave nothing of it in the environment."""
+    import mlflow
+
+    before = os.environ.get(SERVER)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        # It had written the address into the environment, where the next workspace would find it.
+        mlflow.set_tracking_uri(None)
+        if before is not None:
+            os.environ[SERVER] = before
 
 
 def _version(found: ModelVersion) -> Version:
