@@ -111,7 +111,7 @@ def load_version(job: Job, registry: Registry, version: Version) -> InUse:
         If its files are damaged, or its job forecasts something else than this one.
     """
     saved = read_model(registry.folder(version))
-    settings = ("horizons", "returns", "market", "variance")
+    settings = ("horizons", "returns", "market", "variance", "covariates", "portfolios")
     other = [name for name in settings if getattr(saved.job, name) != getattr(job, name)]
     if other:
         raise TrackingError(
