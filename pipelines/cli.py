@@ -290,7 +290,7 @@ def _show_audit(result: Audit) -> None:
     from rich.text import Text
 
     days = ", ".join(map(str, result.origins))
-    table = Table(title=f"what moved, at origins up to {days}", caption="what is checked: docs/how-to/audit.md")
+    table = Table(title=f"what moved, at origins up to {days}", caption="see docs/how-to/audit.md")
     for title in ("check", "model", "result", "largest", "found"):
         table.add_column(title, no_wrap=title != "found", overflow="fold")
     for row in result.table.itertuples():
