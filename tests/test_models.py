@@ -309,7 +309,8 @@ def test_a_renewal_keeps_the_network_and_takes_what_happened_since(name: str, fi
     assert np.array_equal(location[~later], first._past.location)
     then = first._location_and_scale(Windows(WHOLE, rows[later], HORIZONS))
     np.testing.assert_allclose((location[later], scale[later]), then, rtol=1e-6)
-    standardised = (Windows(WHOLE, rows, HORIZONS).targets - location) / scale
+    place = second.target.settled(location)
+    standardised = (Windows(WHOLE, rows, HORIZONS).targets - place) / scale
     np.testing.assert_allclose(
         second.residuals.values[0], np.quantile(standardised, LEVELS, axis=0).T, rtol=1e-12
     )

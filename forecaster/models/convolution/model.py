@@ -312,8 +312,8 @@ class ConvolutionForecaster:
     def _take_residuals(self, windows: Windows, location: Array, scale: Array) -> None:
         order = np.argsort(windows.rows, kind="stable")
         self._past = _Past(windows.panel, windows.rows[order], location[order], scale[order])
-        self.residuals.fit(windows, (windows.targets - location) / scale)
-        self.target.settle(windows, scale)
+        self.target.settle(windows, location, scale)
+        self.residuals.fit(windows, (windows.targets - self.target.settled(location)) / scale)
 
     def predict(self, windows: Windows) -> QuantileForecast:
         """Place and stretch the residual quantiles; say which members have no prices."""
