@@ -73,6 +73,9 @@ WARN = 10.0
 MINIMUM_BLOCKS = 20
 """Quarters of the past that the drift of the inputs is judged by."""
 
+MATTERS = 0.03
+"""Smaller distances of distributions are no drift, however sure they are: no probability is off by more."""
+
 BINS = 50
 """Parts of equal probability at whose borders distributions are compared."""
 
@@ -441,7 +444,8 @@ def drift_check(features: Mapping[str, Array], *, recent: int) -> Check:
     Check
         ``drift``: it warns where the recent block is further from the rest than any block of the past was
         from the others, in the distance of Kolmogorov and Smirnov at the borders of `BINS` parts of equal
-        probability, and fails at twice the furthest. With fewer than `MINIMUM_BLOCKS` blocks it says so.
+        probability, and by more than `MATTERS`; it fails at twice the furthest. With fewer than
+        `MINIMUM_BLOCKS` blocks it says so.
 
     Notes
     -----
@@ -471,7 +475,7 @@ def drift_check(features: Mapping[str, Array], *, recent: int) -> Check:
             apart = counts[block] / counts[block, -1] - others / others[-1] if both else np.zeros(1)
             distances.append(float(np.abs(apart).max()))
         furthest, distance = max(distances[:-1]), distances[-1]
-        if distance > furthest:
+        if distance > max(furthest, MATTERS):
             state: State = "fail" if distance > 2.0 * furthest else "warn"
             worst_state = worst([worst_state, state])
             told.append(

@@ -38,8 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Watched", "features", "monitor_evening", "monitor_step", "read_promise"]
 
-LOOKED_AT = 2520
-"""Sessions before the recent ones that drift is judged by: ten years."""
+LOOKED_AT = 2583
+"""Sessions that drift is looked for in: ten years, and a quarter that is compared with them."""
+
+SAMPLED = 500
+"""Symbols that are enough to see whether the inputs of all have drifted."""
 
 USUAL = 30
 """Evenings that the usual time of a step is taken from."""
@@ -208,21 +211,26 @@ def features(panel: Panel) -> dict[str, NDArray[np.float64]]:
     Returns
     -------
     dict of str to ndarray of shape (n_sessions, n_symbols)
-        The last `LOOKED_AT` sessions and a quarter of: the size of returns over the volatility of the day
-        before, and the logarithm of the volatility over the mean size since the start; NaN where a symbol has
-        no session.
+        The last `LOOKED_AT` sessions: the size of returns over the volatility of the day before, and the
+        logarithm of the volatility over the mean size since the start; NaN where a symbol has no session. Of
+        more than `SAMPLED` symbols as many, evenly spaced.
     """
-    size = np.full((len(panel.calendar), len(panel.symbols)), np.nan)
+    calendar = panel.calendar[-LOOKED_AT:]
+    count = len(panel.symbols)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, SAMPLED)).round().astype(np.int64))
+    size = np.full((len(calendar), len(chosen)), np.nan)
     level = np.full_like(size, np.nan)
-    for number, part in enumerate(panel.parts):
+    for column, number in enumerate(chosen.tolist()):
+        part = panel.parts[number]
         returns = panel.returns[part]
         volatility = ewma_volatility(returns)
-        rows = np.searchsorted(panel.calendar, panel.sessions[part])
-        size[rows[1:], number] = np.abs(returns[1:]) / volatility[:-1]
         ordinary = np.maximum(expanding_mean(np.abs(returns)), 1e-8)
-        level[rows, number] = np.log(volatility / ordinary)
-    kept = slice(-LOOKED_AT, None)
-    return {"the size of returns": size[kept], "volatility": level[kept]}
+        before = np.concatenate([[np.nan], volatility[:-1]])
+        shown = panel.sessions[part] >= calendar[0]
+        rows = np.searchsorted(calendar, panel.sessions[part][shown])
+        size[rows, column] = (np.abs(returns) / before)[shown]
+        level[rows, column] = np.log(volatility / ordinary)[shown]
+    return {"the size of returns": size, "volatility": level}
 
 
 def _behind(job: Job, data: JobData, as_of: datetime.date, now: datetime.datetime) -> dict[str, int]:

@@ -16,7 +16,7 @@ from forecaster.monitoring import promise_table, remedy
 from forecaster.quantiles import LEVELS, quantile_columns
 from forecaster.windows import Panel
 from pipelines.loading import load_data
-from pipelines.monitor import Watched, features, monitor_evening, read_promise
+from pipelines.monitor import SAMPLED, Watched, features, monitor_evening, read_promise
 
 MODELS = ("cnn", "ewma")
 SYMBOLS = tuple("ABCDEFGH")
@@ -210,6 +210,24 @@ def test_features_look_at_no_later_session(tmp_path: Path) -> None:
         shared = whole[name][dates[-len(whole[name]) :] <= until]
         np.testing.assert_array_equal(shared, values[-len(shared) :])
         assert np.isfinite(values).any()
+
+
+def test_features_of_many_symbols_are_those_of_some() -> None:
+    sessions = pd.bdate_range("2020-01-01", periods=60).astype("datetime64[s]")
+    generator = np.random.default_rng(1)
+    prices = {
+        f"S{number:04}": pd.DataFrame(
+            {"close": np.exp(np.cumsum(generator.standard_normal(60))), "dividend": 0.0, "split": 1.0},
+            sessions,
+        )
+        for number in range(SAMPLED + 300)
+    }
+    whole = features(Panel.from_prices(prices))
+    chosen = [list(prices)[number] for number in (0, -1)]
+    few = features(Panel.from_prices({symbol: prices[symbol] for symbol in chosen}))
+    for name, values in whole.items():
+        assert values.shape == (59, SAMPLED)
+        np.testing.assert_array_equal(values[:, [0, -1]], few[name])
 
 
 def test_a_promise_is_read_with_the_names_that_it_was_written_with(tmp_path: Path) -> None:

@@ -324,6 +324,15 @@ def test_inputs_in_another_unit_fail_and_a_shift_warns() -> None:
     assert drift_check({"size": np.abs(shifted)}, recent=63).state in ("warn", "fail")
 
 
+def test_a_drift_that_is_sure_and_too_small_to_matter_is_none() -> None:
+    # 200 symbols that are alike but for the last quarter, which is 1% larger.
+    values = np.abs(np.random.default_rng(3).standard_normal((2200, 200)))
+    values[-63:] *= 1.01
+    assert drift_check({"size": values}, recent=63).state == "ok"
+    values[-63:] *= 1.15
+    assert drift_check({"size": values}, recent=63).state == "fail"
+
+
 def test_drift_sees_nothing_of_a_missing_symbol_and_says_when_it_cannot_judge() -> None:
     values = scaled(2)
     values[:, 1] = np.nan
