@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -10,7 +11,22 @@ import streamlit as st
 from forecaster.report.charts import Chart
 from forecaster.report.style import DARK, LIGHT, Palette, css_variables, themed
 
-__all__ = ["cards", "chart", "dress", "links", "note", "notes", "page", "palette", "section", "table"]
+__all__ = [
+    "cards",
+    "chart",
+    "command",
+    "dress",
+    "links",
+    "note",
+    "notes",
+    "page",
+    "palette",
+    "section",
+    "table",
+]
+
+SHORT = 26
+"""Characters up to which the text of a cell stays on one line."""
 
 CSS = """
 [data-testid="stMainBlockContainer"] {padding-top: 3rem; padding-bottom: 3rem}
@@ -26,6 +42,12 @@ CSS = """
   vertical-align: top; color: var(--ink); max-width: 30rem;
   overflow-wrap: break-word}
 .fc thead th {color: var(--muted); font-weight: 600; white-space: nowrap; border-bottom-width: 2px}
+.fc .s {white-space: nowrap}
+.fc td.l {min-width: 14rem}
+.fc code {color: inherit; background: none; padding: 0; font-size: .95em}
+.fc pre {white-space: pre-wrap; overflow-wrap: anywhere; background: var(--paper); color: var(--ink);
+  border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem; margin: .4rem 0;
+  font-size: .84rem}
 .fc tbody th {font-weight: 600}
 .fc .n {text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap}
 .fc .cards {display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .7rem;
@@ -53,6 +75,11 @@ def _html(inner: str) -> None:
     st.html(f'<div class="fc">{inner}</div>')
 
 
+def _words(text: str) -> str:
+    """Escape a text, and set what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def page(title: str, about: str) -> None:
     """Begin a page: its title, and what it is for in a sentence."""
     _html(f'<h1>{escape(title)}</h1><p class="muted">{escape(about)}</p>')
@@ -60,14 +87,14 @@ def page(title: str, about: str) -> None:
 
 def section(title: str, about: str = "") -> None:
     """Begin a part of a page."""
-    words = f'<p class="muted">{escape(about)}</p>' if about else ""
+    words = f'<p class="muted">{_words(about)}</p>' if about else ""
     _html(f"<h2>{escape(title)}</h2>{words}" if title else words)
 
 
 def note(text: str, *, bad: bool = False) -> None:
     """Say something that the reader must not miss."""
     kind = "note bad" if bad else "note"
-    _html(f'<div class="{kind}" role="note"><p>{escape(text)}</p></div>')
+    _html(f'<div class="{kind}" role="note"><p>{_words(text)}</p></div>')
 
 
 def notes(texts: Sequence[str]) -> None:
@@ -106,21 +133,30 @@ def table(
     numbers : sequence of str
         Heads of the columns whose text is set to the right.
     """
-    right = [' class="n"' if name in numbers else "" for name in columns]
+    right = [name in numbers for name in columns]
     head = "".join(
-        f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, right, strict=True)
+        f'<th scope="col"{" class=n" if number else ""}>{escape(name)}</th>'
+        for name, number in zip(columns, right, strict=True)
     )
     body = []
     for row in rows:
-        first, *others = zip(row, right, strict=True)
-        cells = "".join(f"<td{kind}>{escape(text)}</td>" for text, kind in others)
-        body.append(f'<tr><th scope="row"{first[1]}>{escape(first[0])}</th>{cells}</tr>')
+        first, *others = [
+            (f' class="{"n" if number else "s" if len(text) <= SHORT else "l"}">{escape(text)}')
+            for text, number in zip(row, right, strict=True)
+        ]
+        cells = "".join(f"<td{cell}</td>" for cell in others)
+        body.append(f'<tr><th scope="row"{first}</th>{cells}</tr>')
     _html(
         # A part that scrolls is reached by the keyboard.
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
         "</table></div>"
     )
+
+
+def command(text: str) -> None:
+    """Show a command to type."""
+    _html(f"<pre>{escape(text)}</pre>")
 
 
 def links(targets: Sequence[tuple[str, str]]) -> None:

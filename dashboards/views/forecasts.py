@@ -55,6 +55,8 @@ def overview_table(table: pd.DataFrame, model: str, horizon: int) -> pd.DataFram
     }  # fmt: skip
     shown = rows[["symbol", "origin", "close", *percents]].rename(columns=percents)
     shown[list(percents.values())] = 100.0 * shown[list(percents.values())]
+    # A model that states no tails has no expected shortfall.
+    shown = shown.dropna(axis="columns", how="all")
     shown["origin"] = shown["origin"].dt.strftime("%Y-%m-%d")
     return shown.sort_values("symbol", ignore_index=True)
 

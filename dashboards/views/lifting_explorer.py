@@ -49,7 +49,7 @@ def window_chart(series: pd.Series, history: int) -> Chart:
     figure.add_bar(x=list(range(len(values))), y=values.tolist(), marker={"color": colours}, hoverinfo="text",
                    hovertext=[f"{day}<br>{value:.5g}" for day, value in zip(days, values, strict=True)],
                    textposition="none", showlegend=False)  # fmt: skip
-    step = -(-len(days) // 5)
+    step = -(-len(days) // 4)
     figure.update_layout(
         height=200,
         xaxis={"tickvals": list(range(0, len(days), step)), "ticktext": days[::step], "tickangle": 0,
@@ -87,7 +87,7 @@ def show(place: Place) -> None:
     labels = [str(label) for label in series.index[end - len(seen.window) : end]]
     elements.section("1. The window")
     elements.chart(window_chart(pd.Series(seen.window, index=labels), seen.history), "explorer-window")
-    _lifted(seen, kernel, labels)
+    _lifted(seen, kernel)
     _folded(seen)
     elements.section("5. The output")
     rows = [f"row {number + 1}" for number in range(len(seen.output))]
@@ -176,13 +176,15 @@ def _origin(series: pd.Series, lookback: int) -> tuple[int, int]:
     return labels.index(origin) + 1, lookback
 
 
-def _lifted(seen: Exploration, kernel: np.ndarray, labels: list[str]) -> None:
+def _lifted(seen: Exploration, kernel: np.ndarray) -> None:
     left, right = st.columns([2, 1])
-    columns = seen.lifted.shape[1]
-    of_time = labels[-columns:] if seen.lifted.shape[1] > 1 else ["value"]
+    back = [str(number) for number in range(seen.lifted.shape[1] - 1, -1, -1)]
     with left:
         elements.section("2. The lifted window")
-        elements.chart(charts.matrix(seen.lifted, seen.row_names, of_time), "explorer-lifted")
+        drawn = charts.matrix(
+            seen.lifted, seen.row_names, back, title="sessions back from the end of the row"
+        )
+        elements.chart(drawn, "explorer-lifted")
     with right:
         elements.section("3. The kernel")
         rows = [f"row {row + 1}" for row in range(len(kernel))]

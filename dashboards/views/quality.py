@@ -66,4 +66,5 @@ def show(place: Place) -> None:
 
 
 def _counted(number: int, what: str) -> str:
-    return f"{count(number)} {what}" + (f", the first {LISTED}" if number > LISTED else "")
+    named = what.removesuffix("s") if number == 1 else what
+    return f"{count(number)} {named}" + (f", the first {LISTED}" if number > LISTED else "")

@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pandas as pd
-import streamlit as st
 
 from dashboards import elements, sources
 from dashboards.sources import Place
@@ -85,4 +84,4 @@ def show(place: Place) -> None:
             ]
         )
     elements.notes(said)
-    st.code(f"mlflow ui --backend-store-uri sqlite:///{place.tracking}", language=None)
+    elements.command(f"mlflow ui --backend-store-uri sqlite:///{place.tracking}")

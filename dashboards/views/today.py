@@ -13,12 +13,11 @@ from dashboards.sources import Place
 from forecaster.monitoring import is_delivery, remedy
 from forecaster.report.style import MISSING, count, seconds
 
-__all__ = ["show", "stale_symbols", "state_of_checks", "step_rows", "weekdays_since"]
+__all__ = ["evening_rows", "show", "stale_symbols", "state_of_checks", "step_rows", "weekdays_since"]
 
 STALE_AFTER = 3
 """Weekdays without a new forecast after which it is said: a long weekend has none."""
 LISTED = 30
-STEPS_LISTED = 60
 STATES = {"fail": "✖ fail", "warn": "▲ warn", "ok": "● ok"}
 
 
@@ -85,12 +84,19 @@ def show(place: Place) -> None:
             [[row["symbol"], _day(row["origin"])] for row in behind.head(LISTED).to_dict("records")],
         )
     if len(status):
-        elements.section("Evenings", "Every attempt at every step of the last evenings, the newest first.")
+        elements.section("The last evening", "Every attempt at every step, the newest first.")
         elements.table(
             "Steps, times in UTC",
-            ["evening", "step", "attempt", "state", "began", "seconds", "what there is to say"],
+            ["step", "attempt", "state", "began", "seconds", "what there is to say"],
             step_rows(status),
             numbers=["attempt", "seconds"],
+        )
+        elements.section("Evenings", "The last evenings, the newest first.")
+        elements.table(
+            "Steps of each evening, by their last attempt",
+            ["evening", "done", "failed", "not begun", "what failed"],
+            evening_rows(status),
+            numbers=["done", "failed", "not begun"],
         )
     if len(events):
         elements.section("Model in use", "Promotions, rollbacks and remedies, the newest first.")
@@ -149,18 +155,29 @@ def _freshness(table: pd.DataFrame, source: str) -> list[tuple[str, str, str]]:
 
 
 def step_rows(status: pd.DataFrame) -> list[list[str]]:
-    """Write the steps of the last evenings, the newest first; see `forecaster.ledger.Ledger.status`."""
+    """Write the steps of the last evening, the newest first; see `forecaster.ledger.Ledger.status`."""
     rows = []
-    for row in status.iloc[::-1].head(STEPS_LISTED).to_dict("records"):
+    last = status[status["as_of"] == status["as_of"].max()]
+    for row in last.iloc[::-1].to_dict("records"):
         took = MISSING
         if not pd.isna(row["started_at"]) and not pd.isna(row["finished_at"]):
             took = seconds((row["finished_at"] - row["started_at"]).total_seconds())
         began = MISSING if pd.isna(row["started_at"]) else f"{row['started_at']:%Y-%m-%d %H:%M}"
         said = "" if pd.isna(row["reason"]) else str(row["reason"])
-        rows.append(
-            [_day(row["as_of"]), row["step"], str(row["attempt"]), str(row["status"]), began, took, said]
-        )
+        rows.append([str(row["step"]), str(row["attempt"]), str(row["status"]), began, took, said])
     return rows
+
+
+def evening_rows(status: pd.DataFrame) -> list[list[str]]:
+    """Sum up each evening by the last attempt at each of its steps, the newest evening first."""
+    rows = []
+    for as_of, steps in status.groupby("as_of"):
+        states = steps.groupby("step", sort=False).tail(1)
+        failed = states["step"][states["status"] == "failed"].tolist()
+        done = int(states["status"].isin(["done", "skipped"]).sum())
+        pending = int((states["status"] == "pending").sum())
+        rows.append([_day(as_of), count(done), count(len(failed)), count(pending), ", ".join(failed)])
+    return rows[::-1]
 
 
 def _day(value: Any) -> str:
