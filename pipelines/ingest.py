@@ -13,8 +13,8 @@ import pandas as pd
 
 from forecaster.errors import ForecasterError, JobError, SourceError, SymbolError
 from forecaster.job import Job
-from forecaster.prices.base import PRICE_COLUMNS, IncrementalSource, Source, did_you_mean
-from forecaster.prices.checks import failure_reason, inspect
+from forecaster.prices.base import PRICE_COLUMNS, IncrementalSource, Source, did_you_mean, inspect_as
+from forecaster.prices.checks import failure_reason
 from pipelines.loading import job_calendars, off_calendar, open_store, with_held
 
 if TYPE_CHECKING:
@@ -236,6 +236,7 @@ class _Reader:
     def __init__(self, job: Job, source: Source, since: date | None, before: pd.DataFrame) -> None:
         self._source, self._since, self._before = source, since, before
         self._tolerance = job.prices.tolerance
+        self._covariates = job.covariates
         self._now = datetime.now(UTC)
         self._calendars = job_calendars(job)
         self._off_calendar = off_calendar(job, self._calendars)
@@ -335,7 +336,7 @@ class _Reader:
         else:
             frame, settled, rejected = prices, None, prices.index[:0]
         off = self._off_calendar(symbol, pd.DatetimeIndex(frame.index)) if self._off_calendar else None
-        inspection = inspect(symbol, frame, 1, off, settled)
+        inspection = inspect_as(symbol, frame, 1, off, settled, self._covariates.get(symbol))
         errors = {finding.code: finding for finding in inspection.errors}
         if "duplicate-session" in errors:
             raise SymbolError(symbol, failure_reason([errors["duplicate-session"]]))

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import business_days, garch, prices
+from typer.testing import CliRunner
 
 from forecaster.errors import DataError, JobError, ParameterError
-from forecaster.job import Job, parse_job
+from forecaster.job import Job, load_job, parse_job
 from forecaster.job.panel import lay_out
 from forecaster.models.covariates import COVARIATE_WINDOWS, STALE, CovariateInputs
 from forecaster.models.learned import BoostingForecaster
@@ -25,6 +26,8 @@ from forecaster.returns import log_returns, portfolio_prices
 from forecaster.scores import crps
 from forecaster.walkforward import fit_windows, origin_windows
 from forecaster.windows import Covariate, Panel, Windows
+from pipelines.cli import app
+from pipelines.loading import load_data
 
 HORIZONS = (1, 5)
 WARM_UP = 40
@@ -507,3 +510,38 @@ def test_a_panel_on_disk_is_whole(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one, other)
     assert again.one_close
     assert again.closings is not None
+
+
+def test_a_negative_rate_goes_through_the_store_with_its_sign(tmp_path: Path) -> None:
+    """Also where it was stored by a job that took it for a price, and so lies in quarantine."""
+    of = {"A": prices(garch(299, 0)), "RATE": level(rate(300, 9))}
+    tables = [frame.reset_index()[["session", "close"]].assign(symbol=name) for name, frame in of.items()]
+    pd.concat(tables).to_csv(tmp_path / "prices.csv", index=False)
+    for name, more in (("price", ""), ("rate", "covariates: {RATE: level}\n")):
+        text = f"name: {name}\nprices: {FILES}\nstore: {tmp_path}/{{}}\nlookback: 8\nhorizons: [1]\n{more}"
+        text += "backtest: {start: 2000-06-01}\nmodels: [{kind: ridge, lags: 5}]\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    for store, first in (("clean", "rate"), ("held", "price")):
+        for name in ("price", "rate"):
+            path = tmp_path / f"{name}.yaml"
+            path.write_text(path.read_text().replace("{}", store).replace("clean", store))
+        told = CliRunner().invoke(app, ["ingest", str(tmp_path / f"{first}.yaml")])
+        assert told.exit_code == (0 if first == "rate" else 3), told.output
+        data = load_data(load_job(tmp_path / "rate.yaml"), tmp_path, 30)
+        np.testing.assert_allclose(data.panel.covariates["RATE"].values, of["RATE"]["close"])
+        assert data.panel.symbols == ("A",)
+        assert (of["RATE"]["close"] < 0).mean() > 0.1
+
+
+def test_a_renewed_network_sees_covariates_as_it_was_trained(fitted: dict[str, Any]) -> None:
+    name = "convolution"
+    fitted[name] = first = fitted.get(name) or build(name).fit(learnable(WHOLE))
+    later = fit_windows(WHOLE, WHOLE.calendar[540], HORIZONS, WARM_UP)
+    second = build(name).renew(first, later)
+    assert second.covariates is first.covariates
+    assert second.weights is first.weights
+    np.testing.assert_array_equal(
+        second._outputs(later, second._data(later, first._features(later)), list(second.weights)),
+        first._outputs(later, first._data(later, first._features(later)), list(first.weights)),
+    )
+    assert {"covariate FX", "covariate RATE"} <= set(second.lag_weights()["channel"])

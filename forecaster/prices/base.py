@@ -27,6 +27,7 @@ __all__ = [
     "Source",
     "content_hash",
     "did_you_mean",
+    "inspect_as",
     "load_prices",
     "nearest",
     "price_table",
@@ -200,7 +201,7 @@ def load_prices(
                 Finding(symbol, "not-loaded", "error", 0, None, error.reason, "the symbol is left out")
             )
             continue
-        inspection = _inspect(
+        inspection = inspect_as(
             symbol, raw, minimum_sessions, off, (settled or {}).get(symbol), (covariates or {}).get(symbol)
         )
         findings.extend(inspection.findings)
@@ -213,7 +214,7 @@ def load_prices(
     return LoadedPrices(frames, tuple(findings), failures, quarantined)
 
 
-def _inspect(
+def inspect_as(
     symbol: str,
     frame: pd.DataFrame,
     minimum_sessions: int,
@@ -221,7 +222,15 @@ def _inspect(
     settled: pd.Series[str] | None,
     transform: str | None,
 ) -> Inspection:
-    """Check a symbol as what it is: a series, or a covariate of which something is looked at."""
+    """Check a symbol as what it is: a series, or a covariate of which something is looked at.
+
+    Parameters
+    ----------
+    symbol, frame, minimum_sessions, off_calendar, settled
+        As `forecaster.prices.checks.inspect`; a covariate needs two sessions.
+    transform : {"return", "level", "difference"} or None
+        What is looked at of a covariate. A level and a difference are checked as levels.
+    """
     if transform in ("level", "difference"):
         return inspect_level(symbol, frame, settled)
     return inspect(symbol, frame, minimum_sessions if transform is None else 2, off_calendar, settled)
