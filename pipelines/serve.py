@@ -88,7 +88,7 @@ class Served:
     last : dict
         The last one that ended: ``as_of, exit_code, finished_at, seconds``.
     attempts : dict of date to int
-        How often an evening was begun by this service.
+        How often an evening was begun since the last one fell due.
     trouble : str
         Why nothing can be done, where that is so.
     """
@@ -143,9 +143,9 @@ class Service:
         """Serve until `stop` is called, by a signal for example."""
         for name, each in self.served.items():
             trigger = SessionTrigger(each.evenings)
-            self._scheduler.add_job(self._evenings, trigger, args=[name], id=name)
+            self._scheduler.add_job(self._begin, trigger, args=[name], id=name)
             # What was missed while the service was away.
-            self._scheduler.add_job(self._evenings, "date", args=[name], id=f"{name} at the start")
+            self._scheduler.add_job(self._begin, "date", args=[name], id=f"{name} at the start")
         self._scheduler.start()
         for name, each in self.served.items():
             following = each.evenings.next_after(_now())
@@ -172,6 +172,11 @@ class Service:
 
     # ----------------------------------------------------------------------------------------- the evenings
 
+    def _begin(self, name: str) -> None:
+        """Do what a job has to do, however often it was tried before."""
+        self.served[name].attempts.clear()
+        self._evenings(name)
+
     def _evenings(self, name: str) -> None:
         """Do what a job has to do, and come back later for what failed."""
         each = self.served[name]
@@ -190,11 +195,12 @@ class Service:
     def _do_all(self, each: Served) -> None:
         job = each.job
         with Ledger.open(job.ledger_url) as ledger:
-            to_do = unfinished(job, ledger, each.evenings, _now())
             each.trouble = ""
-            for session in to_do:
+            for session in unfinished(job, ledger, each.evenings, _now()):
                 if self.stopping.is_set():
                     return
+                if each.attempts.get(session, 0) > job.schedule.retries:
+                    continue
                 code = self._do(each, session)
                 self._tell(job, ledger, session, code)
                 if code == BAD_JOB:
@@ -343,14 +349,17 @@ def answering(service: Service, address: str, port: int) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             """Keep quiet: a probe asks every few seconds."""
 
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        daemon_threads = True
+
     try:
-        server = ThreadingHTTPServer((address, port), Handler)
+        server = Server((address, port), Handler)
     except OSError as error:
         raise ParameterError(
             f"the health answer needs an address and a port that are free. Received: {address} port {port} "
             f"({error.strerror or error}); take another by --address and --port"
         ) from None
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
     thread.start()
     try:

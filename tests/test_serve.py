@@ -152,6 +152,51 @@ def test_the_heartbeat_is_whole_and_a_full_disk_stops_nothing(tmp_path: Path) ->
     assert each.health()[1]["heartbeat_file"].startswith("not written: ")
 
 
+def test_an_evening_that_fails_is_begun_again_so_often_and_no_more(tmp_path: Path) -> None:
+    more = "retries: 1, retry_minutes: 30"
+    path = write_job(tmp_path)
+    path.write_text(path.read_text().replace("retries: 0", more))
+    job = load_job(path)
+    each = Service([(path, job)], tmp_path / "beat")
+    each._scheduler.start(paused=True)
+    try:
+        with Ledger.open(job.ledger_url) as ledger:
+            run = ledger.start_run(
+                job.name,
+                job_hash=job.hash,
+                yaml=path.read_text(),
+                as_of=YESTERDAY,
+                steps=("ingest", "forecast"),
+            )
+            # Another process, this one, does the evening: `daily` ends with 1 at once.
+            with run.step("ingest", code_version="c"):
+                for attempt, again in ((1, True), (2, False), (2, False)):
+                    each._scheduler.remove_all_jobs()
+                    each._evenings("night")
+                    assert each.served["night"].attempts == {YESTERDAY: attempt}
+                    assert [one.id for one in each._scheduler.get_jobs()] == ["night again"] * again
+                assert each.served["night"].last["exit_code"] == 1
+                # When the next one falls due it is tried afresh.
+                each._begin("night")
+                assert each.served["night"].attempts == {YESTERDAY: 1}
+        ((when,),) = [[one.next_run_time] for one in each._scheduler.get_jobs()]
+        assert when > datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=25)
+    finally:
+        each._scheduler.shutdown()
+
+
+def test_health_answers_on_ipv6(tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("::1 is no address of this machine")
+    with (
+        answering(service(tmp_path), "::1", 0) as port,
+        pytest.raises(urllib.error.HTTPError, match="404"),
+    ):
+        urllib.request.urlopen(f"http://[::1]:{port}/nothing", timeout=10)
+
+
 def test_two_jobs_of_one_name_are_refused(tmp_path: Path) -> None:
     path = write_job(tmp_path, prices=False)
     with pytest.raises(JobError, match="'night' more than once"):
