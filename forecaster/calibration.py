@@ -3,7 +3,7 @@
 A layer stands behind any model. For each horizon and level it takes the *score* of each past forecast, how
 far the outcome lay above the quantile in units of the forecast's own width, and moves the quantiles of the
 next forecast by a threshold in the same units. So one threshold fits calm and wild days, and all symbols,
-which are pooled. Three rules find the threshold:
+which are pooled where the rule does not say otherwise. Three rules find the threshold:
 
 - `Split`: the empirical quantile of recent scores, with the rank that makes it valid in finite samples (Vovk,
   Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; for quantiles Romano, Patterson and
@@ -20,8 +20,9 @@ of h evenings in a row share most of their sessions and tell nearly the same; so
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from forecaster.errors import ParameterError
 from forecaster.quantiles import LEVELS, QuantileForecast, Tails, quantile_weights
 from forecaster.windows import Windows
 
-__all__ = ["Adaptive", "ConformalQuantiles", "Control", "Rule", "Split"]
+__all__ = ["Adaptive", "ConformalQuantiles", "Control", "Rule", "Split", "moved", "of_groups"]
 
 Array = NDArray[np.float64]
 Sessions = NDArray[np.datetime64]
@@ -49,27 +50,39 @@ STEEPEST = 1.5
 class Rule(Protocol):
     """How thresholds follow from past scores; a setting, without state."""
 
-    def tracker(self, horizon: int) -> Tracker:
-        """Make a tracker of one horizon that has seen nothing."""
+    @property
+    def outer(self) -> float:
+        """Levels up to this one, and from one minus it, are moved; one half moves all."""
+        ...
+
+    @property
+    def by_symbol(self) -> bool:
+        """Whether each symbol has thresholds of its own."""
+        ...
+
+    def tracker(self, horizon: int, symbols: int) -> Tracker:
+        """Make a tracker of one horizon, for so many symbols, that has seen nothing."""
         ...
 
 
 class Tracker(Protocol):
     """Thresholds of one horizon, all levels at once."""
 
-    def observe(self, scores: Array, errors: Array) -> None:
+    def observe(self, symbols: NDArray[np.int64], scores: Array, above: NDArray[np.bool_]) -> None:
         """Take in the outcomes of one evening.
 
         Parameters
         ----------
+        symbols : ndarray of shape (n_outcomes,)
+            Number of the symbol of each outcome.
         scores : ndarray of shape (n_outcomes, n_levels)
-        errors : ndarray of shape (n_levels,)
-            Share of the outcomes that lay above the quantiles as issued.
+        above : ndarray of shape (n_outcomes, n_levels), bool
+            Whether each outcome lay above the quantiles as issued.
         """
         ...
 
     def thresholds(self) -> Array:
-        """Thresholds for the next forecast, shape (n_levels,), in widths of the forecast."""
+        """Thresholds for the next forecast, in widths of it, shape (1, n_levels) or (n_symbols, n_levels)."""
         ...
 
     def state(self) -> State:
@@ -91,16 +104,22 @@ class Split:
         Evenings whose outcomes count.
     refresh : int
         Evenings after which the scores are sorted anew; in between, new ones wait.
+    outer : float
+        Levels up to this one, and from one minus it, are moved; 0.5 moves all of them. Those between tell
+        little of risk, and following them costs more CRPS than it gains where a forecast is nearly right.
     """
 
     window: int = 1000
     refresh: int = 63
+    outer: float = 0.5
+    by_symbol: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _require_whole("window", self.window)
         _require_whole("refresh", self.refresh)
+        _require_outer(self.outer)
 
-    def tracker(self, horizon: int) -> Tracker:
+    def tracker(self, horizon: int, symbols: int) -> Tracker:
         """Make a tracker of one horizon that has seen nothing."""
         return _RecentScores(self.window, self.refresh, 0.0)
 
@@ -111,7 +130,7 @@ class Adaptive:
 
     Parameters
     ----------
-    window, refresh : int
+    window, refresh, outer
         As of `Split`.
     rate : float
         How far a level moves for an evening on which every outcome lay above, at one session ahead; the
@@ -121,13 +140,16 @@ class Adaptive:
     window: int = 1000
     refresh: int = 63
     rate: float = 0.005
+    outer: float = 0.5
+    by_symbol: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _require_whole("window", self.window)
         _require_whole("refresh", self.refresh)
         _require_positive("rate", self.rate)
+        _require_outer(self.outer)
 
-    def tracker(self, horizon: int) -> Tracker:
+    def tracker(self, horizon: int, symbols: int) -> Tracker:
         """Make a tracker of one horizon that has seen nothing."""
         return _RecentScores(self.window, self.refresh, self.rate / horizon)
 
@@ -144,19 +166,28 @@ class Control:
     integral : float
         Weight of the sum of errors, in widths, at one session ahead; 0 tracks quantiles by the last errors
         alone.
+    by_symbol : bool
+        Whether each symbol has thresholds of its own, moved by its own errors. What a model with pooled
+        residuals gets wrong of one symbol's tails is then mended; thresholds are noisier, which `outer` makes
+        cheap.
+    outer : float
+        As of `Split`.
     """
 
     rate: float = 0.02
     integral: float = 0.3
+    by_symbol: bool = False
+    outer: float = 0.5
 
     def __post_init__(self) -> None:
         _require_positive("rate", self.rate)
         if not 0.0 <= self.integral < np.inf:
             raise ParameterError(f"`integral` is a number of at least 0. Received: {self.integral}")
+        _require_outer(self.outer)
 
-    def tracker(self, horizon: int) -> Tracker:
+    def tracker(self, horizon: int, symbols: int) -> Tracker:
         """Make a tracker of one horizon that has seen nothing."""
-        return _Controlled(self.rate / horizon, self.integral / horizon)
+        return _Controlled(self.rate / horizon, self.integral / horizon, symbols if self.by_symbol else 1)
 
 
 def _require_whole(name: str, value: int) -> None:
@@ -167,6 +198,11 @@ def _require_whole(name: str, value: int) -> None:
 def _require_positive(name: str, value: float) -> None:
     if not 0.0 < value < np.inf:
         raise ParameterError(f"`{name}` is a positive number. Received: {value}")
+
+
+def _require_outer(value: float) -> None:
+    if not LEVELS[0] <= value <= 0.5:
+        raise ParameterError(f"`outer` lies between {LEVELS[0]} and 0.5. Received: {value}")
 
 
 class _RecentScores:
@@ -181,8 +217,9 @@ class _RecentScores:
         """Evenings since the scores were sorted."""
         self.ordered = np.empty((0, len(LEVELS)))
 
-    def observe(self, scores: Array, errors: Array) -> None:
-        self.levels = np.clip(self.levels + self.rate * (errors - (1.0 - np.array(LEVELS))), 0.0, 1.0)
+    def observe(self, symbols: NDArray[np.int64], scores: Array, above: NDArray[np.bool_]) -> None:
+        surprise = above.mean(axis=0) - (1.0 - np.array(LEVELS))
+        self.levels = np.clip(self.levels + self.rate * surprise, 0.0, 1.0)
         self.recent.append(scores)
         del self.recent[: -self.window]
         self.waiting += 1
@@ -194,13 +231,13 @@ class _RecentScores:
     def thresholds(self) -> Array:
         n = len(self.ordered)
         if n < MINIMUM:
-            return np.zeros(len(LEVELS))
+            return np.zeros((1, len(LEVELS)))
         # The next score is at most the k-th of n with a chance of k / (n + 1): rounded away from the middle,
         # so that an interval holds at least what it promises. Rounding of the product must not add a rank.
         rank = (n + 1) * self.levels
         upper = np.array(LEVELS) >= 0.5
         place = np.where(upper, np.ceil(rank - 1e-9), np.floor(rank + 1e-9)).astype(np.int64) - 1
-        return self.ordered[np.clip(place, 0, n - 1), np.arange(len(LEVELS))]
+        return self.ordered[np.clip(place, 0, n - 1), np.arange(len(LEVELS))][None]
 
     def state(self) -> State:
         return {
@@ -220,19 +257,24 @@ class _RecentScores:
 
 
 class _Controlled:
-    """A threshold a level, pushed by errors."""
+    """A threshold a level, pushed by errors; one of each for every group of symbols."""
 
-    def __init__(self, rate: float, integral: float) -> None:
+    def __init__(self, rate: float, integral: float, groups: int) -> None:
         self.rate, self.integral = rate, integral
-        self.tracked = np.zeros(len(LEVELS))
-        self.excess = np.zeros(len(LEVELS))
-        self.evenings = 0
+        self.tracked = np.zeros((groups, len(LEVELS)))
+        self.excess = np.zeros((groups, len(LEVELS)))
+        self.evenings = np.zeros((groups, 1), dtype=np.int64)
 
-    def observe(self, scores: Array, errors: Array) -> None:
+    def observe(self, symbols: NDArray[np.int64], scores: Array, above: NDArray[np.bool_]) -> None:
+        if len(self.tracked) > 1:
+            # No symbol has two outcomes on one evening.
+            groups, errors = symbols, above.astype(np.float64)
+        else:
+            groups, errors = np.zeros(1, dtype=np.int64), above.mean(axis=0)[None]
         surprise = errors - (1.0 - np.array(LEVELS))
-        self.tracked = self.tracked + self.rate * surprise
-        self.excess = self.excess + surprise
-        self.evenings += 1
+        np.add.at(self.tracked, groups, self.rate * surprise)
+        np.add.at(self.excess, groups, surprise)
+        np.add.at(self.evenings, groups, 1)
 
     def thresholds(self) -> Array:
         days = self.evenings + 1.0
@@ -241,12 +283,12 @@ class _Controlled:
         return moved
 
     def state(self) -> State:
-        return {"tracked": self.tracked, "excess": self.excess, "evenings": np.array(self.evenings)}
+        return {"tracked": self.tracked, "excess": self.excess, "evenings": self.evenings}
 
     def restore(self, state: State) -> None:
         self.tracked = state["tracked"].astype(np.float64)
         self.excess = state["excess"].astype(np.float64)
-        self.evenings = int(state["evenings"].astype(np.int64))
+        self.evenings = state["evenings"].astype(np.int64)
 
 
 class ConformalQuantiles:
@@ -258,110 +300,121 @@ class ConformalQuantiles:
         Horizons of the forecasts, in sessions.
     rule : Split, Adaptive or Control
         How thresholds follow from past scores.
+    symbols : sequence of str
+        Symbols that the layer learns from; those of others' outcomes are left out. A rule that goes by symbol
+        moves no other.
 
     Notes
     -----
-    In a backtest `walk` goes through all folds at once. Every evening afterwards `update` takes in what has
-    become known and `apply` calibrates what is issued; `state` and `restore` carry the layer from one evening
-    to the next. Both ways give the same bits.
+    In a backtest `walk` goes through all origins at once; or block by block, evening by evening, each time
+    with the origins whose outcomes are still to come: `state` and `restore` carry the layer on. All ways give
+    the same bits.
 
     Levels stay in order: where moved quantiles cross they are sorted, which never makes them worse
     (Chernozhukov, Fernández-Val and Galichon, "Quantile and Probability Curves Without Crossing",
     Econometrica 78, 2010). A forecast without width, a point mass, is neither learned from nor moved.
     """
 
-    def __init__(self, horizons: tuple[int, ...], rule: Rule) -> None:
-        self.horizons = horizons
-        self.trackers = [rule.tracker(horizon) for horizon in horizons]
+    def __init__(self, horizons: tuple[int, ...], rule: Rule, symbols: Sequence[str]) -> None:
+        self.horizons, self.rule, self.symbols = horizons, rule, tuple(symbols)
+        self.trackers = [rule.tracker(horizon, len(self.symbols)) for horizon in horizons]
+        levels = np.array(LEVELS)
+        # Complements such as 1 - 0.9 are a rounding away from the level that they stand for.
+        self.moves = np.minimum(levels, 1.0 - levels) <= rule.outer + 1e-9
         self.until: np.datetime64 = np.datetime64("0001-01-01", "D")
         """The last evening whose outcomes have been taken in."""
-        self.issued_sessions: Sessions = np.empty(0, dtype="datetime64[D]")
-        self.issued = np.empty((0, len(horizons), len(LEVELS)))
-        """Thresholds of the sessions whose outcomes may still come."""
-
-    def fit(self, windows: Windows, forecast: QuantileForecast) -> Self:
-        """Start from past forecasts that were out of sample; see `walk`."""
-        self.walk(windows, forecast)
-        return self
+        self.issued: dict[np.datetime64, Array] = {}
+        """Thresholds of the sessions whose outcomes may still come, each of shape
+        (n_horizons, n_groups, n_levels)."""
 
     def walk(self, windows: Windows, forecast: QuantileForecast) -> QuantileForecast:
-        """Calibrate a whole backtest, each origin by what was known on its evening.
+        """Calibrate forecasts, each by what was known on the evening of its origin.
 
         Parameters
         ----------
         windows : Windows
-            Origins of all folds, in any order; none before the last evening that the layer has seen.
+            Origins in any order: those to calibrate, and those before whose outcomes became known since the
+            last evening that the layer has seen. No outcome is taken in twice.
         forecast : QuantileForecast
             What the model forecast at them, not calibrated.
+
+        Returns
+        -------
+        QuantileForecast
+            An origin before the last evening that the layer had seen has the thresholds that were issued for
+            it, or, if that is too long ago, those that were then in force.
         """
-        self._check(windows, forecast)
-        outcomes = _Outcomes(windows, forecast)
-        sessions = windows.sessions
-        order = np.argsort(sessions, kind="stable")
+        groups, sessions = self.groups(windows), windows.sessions
+        before = sessions < self.until
         thresholds = np.empty((len(windows), len(self.horizons), len(LEVELS)))
-        for mine in _by_session(order, sessions[order]):
-            evening = sessions[mine[0]]
-            self._take_in(outcomes, evening)
-            thresholds[mine] = self._issue(evening)
-        return _moved(forecast, thresholds)
+        thresholds[before] = self._issued_at(sessions[before], groups[before])
+        for evening, now in self.evenings(windows, forecast):
+            mine = sessions == evening
+            thresholds[mine] = of_groups(now, groups[mine])
+        return moved(forecast, thresholds)
 
-    def update(self, windows: Windows, forecast: QuantileForecast, evening: np.datetime64) -> Self:
-        """Take in outcomes that have become known since the last update.
+    def evenings(
+        self, windows: Windows, forecast: QuantileForecast, last: np.datetime64 | None = None
+    ) -> Iterator[tuple[np.datetime64, Array]]:
+        """Walk evening by evening.
 
         Parameters
         ----------
         windows : Windows
-            Past origins: at least all whose outcomes became known since. Others do no harm: no outcome is
-            taken in twice.
         forecast : QuantileForecast
-            What the model forecast at them, not calibrated.
+            As `walk` takes them.
+        last : datetime64[D], optional
+            Take in at the end what is known by this evening, on which nothing is issued.
+
+        Yields
+        ------
         evening : datetime64[D]
-            Outcomes known by the close of this session count; those that came to light on an evening already
-            taken in are late, and left out.
+            A session of some origin, from the last evening that the layer has seen.
+        thresholds : ndarray of shape (n_horizons, n_groups, n_levels)
+            Issued for the origins of the evening, in widths of the forecasts; `groups` says whose they are.
         """
         self._check(windows, forecast)
-        self._take_in(_Outcomes(windows, forecast), evening)
-        return self
+        numbers, groups = self._numbers(windows), self.groups(windows)
+        outcomes = _Outcomes(windows, forecast, numbers >= 0)
+        for evening in np.unique(windows.sessions):
+            if evening >= self.until:
+                self._take_in(outcomes, numbers, groups, evening)
+                self.issued[evening] = self.in_force()
+                yield evening, self.issued[evening]
+        if last is not None and last > self.until:
+            self._take_in(outcomes, numbers, groups, last)
 
-    def apply(self, forecast: QuantileForecast, session: np.datetime64) -> QuantileForecast:
-        """Calibrate forecasts made after a session, and remember what was issued.
+    def groups(self, windows: Windows) -> NDArray[np.int64]:
+        """Which thresholds each origin takes, -1 for none; shape (n_origins,)."""
+        numbers = self._numbers(windows)
+        return numbers if self.rule.by_symbol else np.zeros_like(numbers)
 
-        Parameters
-        ----------
-        forecast : QuantileForecast
-            What the model forecasts at the session, of any symbols, not calibrated.
-        session : datetime64[D]
-            Their origin.
-
-        Raises
-        ------
-        ParameterError
-            If outcomes of a later evening have been taken in.
-        """
-        if forecast.horizons != self.horizons:
-            raise ParameterError(
-                f"a layer calibrates forecasts of its own horizons {self.horizons}. Received: forecasts at "
-                f"{forecast.horizons}"
-            )
-        self._require_not_before(session)
-        return _moved(forecast, np.broadcast_to(self._issue(session), forecast.values.shape))
+    def in_force(self) -> Array:
+        """Thresholds that follow from all that has been taken in, shape (n_horizons, n_groups, n_levels)."""
+        now: Array = np.stack([tracker.thresholds() for tracker in self.trackers]) * self.moves
+        return now
 
     def state(self) -> State:
         """Arrays to save."""
+        groups = len(self.symbols) if self.rule.by_symbol else 1
         arrays: State = {
+            "symbols": np.array(self.symbols, dtype=np.str_),
             "until": np.array(self.until),
-            "issued_sessions": self.issued_sessions,
-            "issued": self.issued,
+            "issued_sessions": np.array(list(self.issued), dtype="datetime64[D]"),
+            "issued": np.array(list(self.issued.values())).reshape(
+                -1, len(self.horizons), groups, len(LEVELS)
+            ),
         }
         for horizon, tracker in zip(self.horizons, self.trackers, strict=True):
             arrays |= {f"{name}_h{horizon}": array for name, array in tracker.state().items()}
         return arrays
 
     def restore(self, state: State) -> Self:
-        """Take back what `state` gave; the layer must have the same horizons and rule."""
+        """Take back what `state` gave; the layer must have the same horizons, rule and number of symbols."""
+        self.symbols = tuple(str(symbol) for symbol in state["symbols"])
         self.until = np.datetime64(state["until"].item(), "D")
-        self.issued_sessions = state["issued_sessions"].astype("datetime64[D]")
-        self.issued = state["issued"].astype(np.float64)
+        sessions = state["issued_sessions"].astype("datetime64[D]")
+        self.issued = dict(zip(sessions, state["issued"].astype(np.float64), strict=True))
         for horizon, tracker in zip(self.horizons, self.trackers, strict=True):
             ending = f"_h{horizon}"
             tracker.restore(
@@ -380,51 +433,51 @@ class ConformalQuantiles:
                 f"there is one forecast an origin. Received: {len(forecast)} for {len(windows)} origins"
             )
 
-    def _require_not_before(self, session: np.datetime64) -> None:
-        if session < self.until:
-            raise ParameterError(
-                f"a layer that has seen the outcomes of {self.until} calibrates nothing made before. "
-                f"Received: an origin on {session}; restore an earlier state"
-            )
+    def _numbers(self, windows: Windows) -> NDArray[np.int64]:
+        """Give the number of each origin's symbol among those of the layer, -1 where it is none of them."""
+        place = {symbol: number for number, symbol in enumerate(self.symbols)}
+        of_series = np.array([place.get(symbol, -1) for symbol in windows.panel.symbols], dtype=np.int64)
+        return of_series[windows.series]
 
-    def _issue(self, session: np.datetime64) -> Array:
-        """Thresholds for the origins of a session, shape (n_horizons, n_levels), kept for their outcomes."""
-        now = np.stack([tracker.thresholds() for tracker in self.trackers])
-        if len(self.issued_sessions) and self.issued_sessions[-1] == session:
-            self.issued[-1] = now
-        else:
-            self.issued_sessions = np.append(self.issued_sessions, session)
-            self.issued = np.concatenate([self.issued, now[None]])
-        return now
-
-    def _take_in(self, outcomes: _Outcomes, evening: np.datetime64) -> None:
+    def _take_in(
+        self,
+        outcomes: _Outcomes,
+        numbers: NDArray[np.int64],
+        groups: NDArray[np.int64],
+        evening: np.datetime64,
+    ) -> None:
         """Let the trackers see what became known after the last evening, evening by evening."""
-        self._require_not_before(evening)
-        for number, tracker in enumerate(self.trackers):
-            for rows in outcomes.between(number, self.until, evening):
-                issued = self._issued_at(outcomes.origins[rows])[:, number]
-                scores = outcomes.scores[rows, number]
-                tracker.observe(scores, (scores > issued).mean(axis=0))
+        for place, tracker in enumerate(self.trackers):
+            for rows in outcomes.between(place, self.until, evening):
+                issued = self._issued_at(outcomes.origins[rows], groups[rows])[:, place]
+                scores = outcomes.scores[rows, place]
+                tracker.observe(numbers[rows], scores, scores > issued)
         self.until = evening
         # A symbol that pauses has later outcomes: a margin of three horizons, and ten sessions, is kept.
-        keep = 3 * max(self.horizons) + 10
-        self.issued_sessions, self.issued = self.issued_sessions[-keep:], self.issued[-keep:]
+        for session in list(self.issued)[: -(3 * max(self.horizons) + 10)]:
+            del self.issued[session]
 
-    def _issued_at(self, origins: Sessions) -> Array:
+    def _issued_at(self, origins: Sessions, groups: NDArray[np.int64]) -> Array:
         """Thresholds as issued at some origins; those now in force where nothing was issued."""
-        now = np.stack([tracker.thresholds() for tracker in self.trackers])
-        if not len(self.issued_sessions):
-            return np.broadcast_to(now, (len(origins), *now.shape))
-        place = np.searchsorted(self.issued_sessions, origins)
-        inside = np.minimum(place, len(self.issued_sessions) - 1)
-        found = self.issued_sessions[inside] == origins
-        return np.where(found[:, None, None], self.issued[inside], now)
+        result = np.empty((len(origins), len(self.horizons), len(LEVELS)))
+        for session in np.unique(origins):
+            mine = origins == session
+            issued = self.issued.get(session)
+            result[mine] = of_groups(self.in_force() if issued is None else issued, groups[mine])
+        return result
+
+
+def of_groups(thresholds: Array, groups: NDArray[np.int64]) -> Array:
+    """Lay thresholds (n_horizons, n_groups, n_levels) out by origin; zero where the group is -1."""
+    result: Array = np.moveaxis(thresholds[:, groups], 0, 1).copy()
+    result[groups < 0] = 0.0
+    return result
 
 
 class _Outcomes:
     """Scores of past forecasts, and the evenings on which they became known."""
 
-    def __init__(self, windows: Windows, forecast: QuantileForecast) -> None:
+    def __init__(self, windows: Windows, forecast: QuantileForecast, learned: NDArray[np.bool_]) -> None:
         width = _width(forecast.values)
         distance = windows.targets[:, :, None] - forecast.values
         self.origins = windows.sessions
@@ -437,10 +490,12 @@ class _Outcomes:
         panel = windows.panel
         ahead = windows.rows[:, None] + np.array(windows.horizons)
         inside = ahead < panel.offsets[1:][windows.series][:, None]
+        # Where sessions of one date close at different times, a date's outcomes are known when it is over.
+        wait = np.timedelta64(0 if panel.closings is None else 1, "D")
         # NaT compares as false: what is not known is never taken in.
         self.known = np.where(
-            inside & np.isfinite(self.scores[:, :, 0]),
-            panel.sessions[np.minimum(ahead, len(panel.sessions) - 1)],
+            inside & np.isfinite(self.scores[:, :, 0]) & learned[:, None],
+            panel.sessions[np.minimum(ahead, len(panel.sessions) - 1)] + wait,
             np.datetime64("NaT", "D"),
         )
         self.order = [np.argsort(column, kind="stable") for column in self.known.T]
@@ -467,17 +522,17 @@ def _width(values: Array) -> Array:
     return width[:, :, None]
 
 
-def _moved(forecast: QuantileForecast, thresholds: Array) -> QuantileForecast:
+def moved(forecast: QuantileForecast, thresholds: Array) -> QuantileForecast:
     """Move every quantile by its threshold in widths, and the tails along with the outermost."""
-    moved = thresholds * _width(forecast.values)
-    values = np.sort(forecast.values + moved, axis=-1)
+    shift = thresholds * _width(forecast.values)
+    values = np.sort(forecast.values + shift, axis=-1)
     tails = forecast.tails
     if tails is not None:
         before, after = _spread(forecast.values), _spread(values)
         growth = np.divide(after, before, out=np.ones_like(before), where=before > 0)
         tails = Tails(
-            np.minimum(tails.low + moved[:, :, 0], values[:, :, 0]),
-            np.maximum(tails.high + moved[:, :, -1], values[:, :, -1]),
+            np.minimum(tails.low + shift[:, :, 0], values[:, :, 0]),
+            np.maximum(tails.high + shift[:, :, -1], values[:, :, -1]),
             tails.variance * np.square(growth),
         )
     return QuantileForecast(values, forecast.horizons, tails)
@@ -485,6 +540,9 @@ def _moved(forecast: QuantileForecast, thresholds: Array) -> QuantileForecast:
 
 def _spread(values: Array) -> Array:
     """Mean distance of the quantiles from the median, by which a variance is scaled."""
-    median = values[:, :, LEVELS.index(0.5)][:, :, None]
-    result: Array = np.abs(values - median) @ quantile_weights()
+    median = values[:, :, LEVELS.index(0.5)]
+    result = np.zeros_like(median)
+    # Level by level: BLAS adds in another order for other numbers of origins and places in memory.
+    for level, weight in enumerate(quantile_weights()):
+        result += weight * np.abs(values[:, :, level] - median)
     return result

@@ -16,6 +16,7 @@ __all__ = [
     "QuantileForecast",
     "Tails",
     "average",
+    "concatenate",
     "expected_shortfall",
     "probability_below",
     "quantile_columns",
@@ -154,6 +155,13 @@ class QuantileForecast:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> QuantileForecast:
+        """Keep the selected origins, by a mask or by positions."""
+        tails = self.tails
+        if tails is not None:
+            tails = Tails(tails.low[rows], tails.high[rows], tails.variance[rows])
+        return QuantileForecast(self.values[rows], self.horizons, tails)
 
     def __repr__(self) -> str:
         horizons = ", ".join(map(str, self.horizons))
@@ -308,6 +316,25 @@ def probability_below(values: Array, thresholds: Array) -> Array:
         last = levels[np.maximum(not_above - 1, 0)]
         result = np.where(tied, (first + last) / 2.0, result)
     return np.where(np.isnan(thresholds), np.nan, result)
+
+
+def concatenate(forecasts: Sequence[QuantileForecast]) -> QuantileForecast:
+    """Lay forecasts at the same horizons end to end; tails are kept where every forecast states them."""
+    if len({forecast.horizons for forecast in forecasts}) != 1:
+        raise ParameterError(
+            "forecasts that are laid end to end share their horizons. Received: "
+            f"{[forecast.horizons for forecast in forecasts]}"
+        )
+    values = np.concatenate([forecast.values for forecast in forecasts])
+    stated = [forecast.tails for forecast in forecasts if forecast.tails is not None]
+    if len(stated) < len(forecasts):
+        return QuantileForecast(values, forecasts[0].horizons)
+    tails = Tails(
+        np.concatenate([one.low for one in stated]),
+        np.concatenate([one.high for one in stated]),
+        np.concatenate([one.variance for one in stated]),
+    )
+    return QuantileForecast(values, forecasts[0].horizons, tails)
 
 
 def average(forecasts: Sequence[QuantileForecast]) -> QuantileForecast:

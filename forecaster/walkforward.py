@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from forecaster.errors import ParameterError
+from forecaster.calibration import Rule
+from forecaster.errors import NotFittedError, ParameterError
 from forecaster.models.base import Forecaster, ResidualQuantiles
-from forecaster.quantiles import QuantileForecast, average, quantile_columns
+from forecaster.models.calibrated import Calibrated, origins_before
+from forecaster.quantiles import QuantileForecast, average, concatenate, quantile_columns
 from forecaster.windows import Panel, Windows
 
 __all__ = [
@@ -22,6 +26,7 @@ __all__ = [
     "Fitted",
     "Fold",
     "FoldForecast",
+    "Recalled",
     "Renews",
     "StartsWarm",
     "backtest",
@@ -30,6 +35,8 @@ __all__ = [
     "forecast_table",
     "latest_table",
     "origin_windows",
+    "origins_before_fold",
+    "recalled_models",
     "require_enough",
     "segments",
     "walk",
@@ -83,6 +90,47 @@ class FoldForecast:
     fitted: Fitted
     fit_seconds: float
     predict_seconds: float
+    before: QuantileForecast | None = None
+    """What the model forecasts at `origins_before_fold`, where its calibration needs that."""
+    layer: Calibrated | None = None
+    """Its calibration after the fold, around what it forecast."""
+
+
+class Recalled:
+    """What a model forecast, in its place: the model itself may have stayed on a worker.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_origins,)
+        Rows of the panel, in any order.
+    forecast : QuantileForecast
+        What was forecast at them.
+    """
+
+    parameters = 0
+
+    def __init__(self, rows: NDArray[np.int64], forecast: QuantileForecast) -> None:
+        self._order = np.argsort(rows, kind="stable")
+        self._rows, self._forecast = rows[self._order], forecast
+
+    def predict(self, windows: Windows) -> QuantileForecast:
+        """Give what was forecast at origins again."""
+        place = np.minimum(np.searchsorted(self._rows, windows.rows), len(self._rows) - 1)
+        if (self._rows[place] != windows.rows).any():
+            raise NotFittedError("a model that was fitted elsewhere is not asked for other forecasts; fit it")
+        return self._forecast.take(self._order[place])
+
+    def fit(self, windows: Windows) -> Self:
+        """Refuse."""
+        raise NotFittedError("what was forecast elsewhere cannot be fitted; make the model from its job")
+
+    def save(self, folder: Path) -> None:
+        """Refuse."""
+        raise NotFittedError("what was forecast elsewhere cannot be saved; fit the model")
+
+    def load(self, folder: Path) -> Self:
+        """Refuse."""
+        raise NotFittedError("what was forecast elsewhere cannot be loaded; make the model from its job")
 
 
 @runtime_checkable
@@ -237,6 +285,8 @@ def backtest(
     models: Mapping[str, Callable[[], Forecaster]],
     over: Sequence[Fold],
     combinations: Mapping[str, Sequence[str]] | None = None,
+    calibrations: Mapping[str, Rule] | None = None,
+    warm_up: int = 1,
 ) -> Iterator[FoldForecast]:
     """Fit and forecast, model by model and fold by fold.
 
@@ -248,6 +298,10 @@ def backtest(
     combinations : mapping of str to sequence of str, optional
         Names of models and of combinations before it whose forecasts of a fold each combination averages;
         they are not fitted a second time, and the seconds are theirs.
+    calibrations : mapping of str to Rule, optional
+        How a model or a combination, by its name, is calibrated. Thresholds go on between folds.
+    warm_up : int
+        Sessions that an origin needs up to itself, where something is calibrated.
 
     Returns
     -------
@@ -255,14 +309,38 @@ def backtest(
         Each as soon as it is there, so that a caller can show progress and keep what is done; first the
         models, then the combinations.
     """
-    walks = (walk(name, build, over) for name, build in models.items())
-    return with_combinations(chain.from_iterable(walks), over, combinations or {})
+    combinations, calibrations = combinations or {}, calibrations or {}
+    needed = recalled_models(combinations, calibrations)
+    before = partial(origins_before_fold, over=over, warm_up=warm_up)
+    walks = (walk(name, build, over, before if name in needed else None) for name, build in models.items())
+    return with_combinations(chain.from_iterable(walks), over, combinations, calibrations, warm_up)
+
+
+def recalled_models(
+    combinations: Mapping[str, Sequence[str]], calibrations: Collection[str]
+) -> frozenset[str]:
+    """Models and combinations whose forecasts before a refit are needed: the calibrated and their members."""
+    needed, open_names = set(), list(calibrations)
+    while open_names:
+        name = open_names.pop()
+        needed.add(name)
+        open_names += combinations.get(name, ())
+    return frozenset(needed)
+
+
+def origins_before_fold(fold: Fold, over: Sequence[Fold], warm_up: int) -> Windows:
+    """Origins before a fold whose forecasts its calibration needs."""
+    return origins_before(fold.train, fold.refit, fold is over[0], warm_up)
 
 
 def with_combinations(
-    results: Iterable[FoldForecast], over: Sequence[Fold], combinations: Mapping[str, Sequence[str]]
+    results: Iterable[FoldForecast],
+    over: Sequence[Fold],
+    combinations: Mapping[str, Sequence[str]],
+    calibrations: Mapping[str, Rule],
+    warm_up: int,
 ) -> Iterator[FoldForecast]:
-    """Give forecasts of models on, and after them those of combinations.
+    """Give forecasts of models on, calibrated, and after them those of combinations.
 
     Parameters
     ----------
@@ -271,6 +349,9 @@ def with_combinations(
     over : sequence of Fold
     combinations : mapping of str to sequence of str
         As `backtest` takes them. One with a member that has no forecasts has none either.
+    calibrations : mapping of str to Rule
+    warm_up : int
+        As `backtest` takes them.
 
     Yields
     ------
@@ -278,7 +359,19 @@ def with_combinations(
     """
     members = {member for names in combinations.values() for member in names}
     held: dict[tuple[str, int], FoldForecast] = {}
-    for result in results:
+    needed = recalled_models(combinations, calibrations)
+    layers: dict[str, Calibrated] = {}
+
+    def calibrated(result: FoldForecast) -> FoldForecast:
+        if result.model not in calibrations:
+            return result
+        origins = origins_before_fold(result.fold, over, warm_up)
+        made = _calibrated(result, origins, calibrations[result.model], warm_up, layers.get(result.model))
+        assert made.layer is not None
+        layers[result.model] = made.layer
+        return made
+
+    for result in map(calibrated, results):
         if result.model in members:
             held[result.model, result.fold.number] = result
         yield result
@@ -294,7 +387,9 @@ def with_combinations(
                 Counted(sum(part.fitted.parameters for part in parts)),
                 sum(part.fit_seconds for part in parts),
                 sum(part.predict_seconds for part in parts),
+                average([part.before for part in parts if part.before]) if name in needed else None,
             )
+            result = calibrated(result)
             if name in members:
                 held[name, fold.number] = result
             yield result
@@ -309,7 +404,30 @@ def segments(build: Callable[[], Forecaster], over: Sequence[Fold]) -> list[Sequ
     return [over[start : start + length] for start in range(0, len(over), length)]
 
 
-def walk(name: str, build: Callable[[], Forecaster], over: Sequence[Fold]) -> Iterator[FoldForecast]:
+def _calibrated(
+    result: FoldForecast, origins: Windows, rule: Rule, warm_up: int, previous: Calibrated | None
+) -> FoldForecast:
+    """Calibrate what a model forecast in a fold, with the thresholds of the folds before."""
+    assert result.before is not None
+    begin = time.perf_counter()
+    test = result.fold.test
+    told = Recalled(np.concatenate([origins.rows, test.rows]), concatenate([result.before, result.forecast]))
+    layer = Calibrated(told, rule, warm_up)
+    layer.last = test.sessions.max()
+    if previous is not None:
+        layer.start_from(previous)
+    layer.begin(result.fold.train)
+    forecast, before = layer.calibrate(test, result.forecast), layer.calibrate(origins, result.before)
+    seconds = result.predict_seconds + time.perf_counter() - begin
+    return replace(result, forecast=forecast, before=before, layer=layer, predict_seconds=seconds)
+
+
+def walk(
+    name: str,
+    build: Callable[[], Forecaster],
+    over: Sequence[Fold],
+    before: Callable[[Fold], Windows] | None = None,
+) -> Iterator[FoldForecast]:
     """Fit or renew one model at each refit, and forecast until the next.
 
     Parameters
@@ -319,6 +437,8 @@ def walk(name: str, build: Callable[[], Forecaster], over: Sequence[Fold]) -> It
         Makes a fresh, unfitted model.
     over : sequence of Fold
         All folds, or one of their `segments`.
+    before : callable, optional
+        Origins before a fold that are forecast too.
 
     Yields
     ------
@@ -340,7 +460,8 @@ def walk(name: str, build: Callable[[], Forecaster], over: Sequence[Fold]) -> It
         fitted = time.perf_counter()
         forecast = model.predict(fold.test)
         done = time.perf_counter()
-        yield FoldForecast(name, fold, forecast, model, fitted - begin, done - fitted)
+        earlier = None if before is None else model.predict(before(fold))
+        yield FoldForecast(name, fold, forecast, model, fitted - begin, done - fitted, earlier)
 
 
 def forecast_table(model: str, windows: Windows, forecast: QuantileForecast) -> pd.DataFrame:

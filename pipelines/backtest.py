@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError
-from forecaster.job import CombinationModel, Job
+from forecaster.job import Job
+from forecaster.models.calibrated import Calibrated
 from forecaster.monitoring import promise_table
 from forecaster.quantiles import TAIL_COLUMNS, QuantileForecast, quantile_columns
 from forecaster.scores import row_scores, score_table
@@ -58,6 +59,8 @@ class BacktestResult:
         The best baseline.
     promise : DataFrame
         What the monitoring holds a model to: `forecaster.monitoring.promise_table`.
+    calibrated : dict of str to Calibrated
+        Calibrations as the last refit left them, for a later fit to go on from.
     lag_weights, frequency_responses : DataFrame
         What the first kernel of each convolution sees after the last refit: ``model`` and the columns of
         `forecaster.models.base.SeesKernels`. A spectrogram has no kernel on the series and no rows.
@@ -77,6 +80,7 @@ class BacktestResult:
     champion: Champion
     baseline: str
     promise: pd.DataFrame
+    calibrated: dict[str, Calibrated]
     lag_weights: pd.DataFrame
     frequency_responses: pd.DataFrame
     failed: dict[str, str]
@@ -116,12 +120,13 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         )
     fold_rows, daily, kernels, parameters = [], [], [], {}
     naive_errors = _naive_errors(over[0].train)
-    combinations = {spec.name: spec.members for spec in job.models if isinstance(spec, CombinationModel)}
+    combinations, calibrations = job.combinations, job.calibrations
+    calibrated: dict[str, Calibrated] = {}
     failed: dict[str, str] = {}
     tables: dict[str, list[pd.DataFrame]] = {spec.name: [] for spec in job.models}
     with job.engine.build(job.threads) as engine:
         alone = walked(engine, job, data, over, failed, progress)
-        for result in with_combinations(alone, over, combinations):
+        for result in with_combinations(alone, over, combinations, calibrations, job.warm_up):
             table = forecast_table(result.model, result.fold.test, result.forecast)
             extra = _beside(result.fold.test, result.forecast, naive_errors)
             table = pd.concat([table, extra], axis=1)
@@ -133,6 +138,8 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
             if isinstance(result.fitted, SeenKernels):
                 kernels.append(_kernel_views(result.model, result.fitted))
             tables[result.model].append(table)
+            if result.layer is not None:
+                calibrated[result.model] = result.layer
     for name, members in combinations.items():
         absent = next((member for member in members if member in failed), None)
         if absent is not None:
@@ -175,6 +182,7 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
         champion=champion,
         baseline=baseline,
         promise=promise,
+        calibrated=calibrated,
         lag_weights=_stack([weights for weights, _ in kernels], LAG_COLUMNS),
         frequency_responses=_stack([responses for _, responses in kernels], RESPONSE_COLUMNS),
         failed=failed,

@@ -236,7 +236,7 @@ def challenge(
     fitted: dict[str, Forecaster] = {}
 
     def register(model: str, alias: str, reason: str, promoted: bool) -> Version:
-        fitted[model] = fit_model(job, model, data.panel, np.datetime64(session, "D"))
+        fitted[model] = fit_model(job, model, data.panel, np.datetime64(session, "D"), result.calibrated)
         about = {
             **tags,
             "forecaster.model": model,

@@ -31,7 +31,17 @@ from forecaster.models.econometric.garch import (
     unknown_fits,
 )
 from forecaster.quantiles import QuantileForecast
-from forecaster.walkforward import Counted, Fitted, Fold, FoldForecast, folds, segments, walk
+from forecaster.walkforward import (
+    Counted,
+    Fitted,
+    Fold,
+    FoldForecast,
+    folds,
+    origins_before_fold,
+    recalled_models,
+    segments,
+    walk,
+)
 from forecaster.windows import Panel, Windows
 from pipelines.loading import JobData, load_data
 
@@ -84,6 +94,7 @@ class _Walked:
     fitted: Counted | SeenKernels
     fit_seconds: float
     predict_seconds: float
+    before: QuantileForecast | None
 
 
 _held: dict[str, list[Fold]] = {}
@@ -135,12 +146,13 @@ def _from_store(place: _Place, job: Job) -> Panel:
     return panel
 
 
-def _walk_task(place: _Place, job: Job, name: str, numbers: tuple[int, ...]) -> list[_Walked]:
+def _walk_task(place: _Place, job: Job, name: str, numbers: tuple[int, ...], recalled: bool) -> list[_Walked]:
     """Walk one model along folds that depend on each other."""
     over = _folds_at(place, job)
+    before = partial(origins_before_fold, over=over, warm_up=job.warm_up) if recalled else None
     mine = [fold for fold in over if fold.number in numbers]
     results = []
-    for result in walk(name, partial(job.build, name), mine):
+    for result in walk(name, partial(job.build_plain, name), mine, before):
         last = result.fold is over[-1]
         results.append(
             _Walked(
@@ -149,6 +161,7 @@ def _walk_task(place: _Place, job: Job, name: str, numbers: tuple[int, ...]) -> 
                 _left(result.fitted, last),
                 result.fit_seconds,
                 result.predict_seconds,
+                result.before,
             )
         )
     return results
@@ -266,7 +279,7 @@ def walked(
         If a model breaks a rule, or all failed.
     """
     builders = {
-        spec.name: partial(job.build, spec.name)
+        spec.name: partial(job.build_plain, spec.name)
         for spec in job.models
         if not isinstance(spec, CombinationModel)
     }
@@ -275,12 +288,13 @@ def walked(
     parts = [(name, part) for name, build in builders.items() for part in segments(build, over)]
     of_model: dict[str, dict[int, _Walked]] = {name: {} for name in builders}
     order = list(builders)
+    recalled = recalled_models(job.combinations, job.calibrations)
     with _placed(engine, job, data, over) as place:
         tasks = [
             Task(
                 f"{name} from {part[0].refit}",
                 _walk_task,
-                (place, job, name, tuple(fold.number for fold in part)),
+                (place, job, name, tuple(fold.number for fold in part), name in recalled),
             )
             for name, part in parts
         ]
@@ -308,6 +322,7 @@ def walked(
                         result.fitted,
                         result.fit_seconds,
                         result.predict_seconds,
+                        result.before,
                     )
                 of_model[first] = {}
     if len(failed) == len(builders):

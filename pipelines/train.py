@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from forecaster.job import Job
 from forecaster.models.base import Forecaster
+from forecaster.models.calibrated import Calibrated
+from forecaster.models.combination import CombinationForecaster
 from forecaster.walkforward import fit_windows, require_enough
 from forecaster.windows import Panel
 from pipelines.tasks import estimate_ahead
@@ -21,16 +24,48 @@ if TYPE_CHECKING:
 __all__ = ["fit_model", "train_step", "training_folder"]
 
 
-def fit_model(job: Job, name: str, panel: Panel, session: np.datetime64) -> Forecaster:
-    """Fit one model of a job on the evening of a session, as a full refit of the backtest would."""
+def fit_model(
+    job: Job,
+    name: str,
+    panel: Panel,
+    session: np.datetime64,
+    previous: Mapping[str, Calibrated] | None = None,
+) -> Forecaster:
+    """Fit one model of a job on the evening of a session, as a full refit of the backtest would.
+
+    Parameters
+    ----------
+    job : Job
+    name : str
+        The model.
+    panel : Panel
+    session : datetime64[D]
+        The evening.
+    previous : mapping of str to Calibrated, optional
+        Earlier calibrations of models of the job, by name: thresholds go on from them; those of others start
+        from forecasts of the training origins.
+    """
     windows = fit_windows(
         panel, session, job.horizons, job.warm_up, job.backtest.embargo, job.backtest.rolling
     )
     require_enough(windows, session)
     model = job.build(name)
+    _go_on(name, model, previous or {})
     with job.engine.build(job.threads) as engine:
         estimate_ahead(engine, [model], [windows])
     return model.fit(windows)
+
+
+def _go_on(name: str, model: Forecaster, previous: Mapping[str, Calibrated]) -> None:
+    """Let the thresholds of a model, and of the members of a combination, go on from earlier ones."""
+    inside = model
+    if isinstance(model, Calibrated):
+        inside = model.model
+        if name in previous:
+            model.start_from(previous[name])
+    if isinstance(inside, CombinationForecaster):
+        for member, its in inside.members.items():
+            _go_on(member, its, previous)
 
 
 def training_folder(job: Job, fitted_until: str) -> Path:

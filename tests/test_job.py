@@ -303,6 +303,7 @@ def changed_settings() -> list[tuple[tuple[str | int, ...], Any]]:
         "minimum_coverage": 0.75,
         "decay": 0.9,
         "dropout": 0.1,
+        "calibration": {"kind": "control"},
     }
     found: list[tuple[tuple[str | int, ...], Any]] = []
 
@@ -751,13 +752,14 @@ def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
         "string": str,
         "integer": int,
         "number": (int, float),
+        "boolean": bool,
         "null": type(None),
     }
     rules: dict[str, Any] = {
         "$ref": lambda s: fits(value, root["$defs"][s.removeprefix("#/$defs/")], root),
         "anyOf": lambda s: any(fits(value, each, root) for each in s),
         "oneOf": lambda s: sum(fits(value, each, root) for each in s) == 1,
-        "type": lambda s: isinstance(value, types[s]) and not isinstance(value, bool),
+        "type": lambda s: isinstance(value, types[s]) and (s == "boolean") == isinstance(value, bool),
         "const": lambda s: value == s,
         "enum": lambda s: value in s,
         "properties": lambda s: all(fits(value[key], s[key], root) for key in s if key in value),

@@ -61,8 +61,17 @@ DEEP = {
     "convolution_point": f"{{kind: convolution, strategy: {{kind: row}}, target: point, {TRAINING}}}",
 }
 COMBINED = {"combination": "{kind: combination, members: [harx_fhs, ridge]}"}
-MODELS = LIGHT | DEEP | COMBINED
-FIELD = [*LIGHT.values(), *(f"{{name: {name}, {text[1:]}" for name, text in DEEP.items()), *COMBINED.values()]
+CALIBRATED = {
+    "split": "{kind: ewma_fhs, calibration: {kind: split}}",
+    "adaptive": "{kind: harx_fhs, calibration: {kind: adaptive, refresh: 5}}",
+    "by_symbol": "{kind: ridge, calibration: {kind: control, by_symbol: true, outer: 0.1}}",
+}
+MODELS = LIGHT | DEEP | COMBINED | CALIBRATED
+FIELD = [
+    *LIGHT.values(),
+    *(f"{{name: {name}, {text[1:]}" for name, text in (DEEP | CALIBRATED).items()),
+    *COMBINED.values(),
+]
 """All of them as the models of one job."""
 
 

@@ -32,6 +32,7 @@ models:
     kernel: 3
     strategy: {{kind: lagged}}
     training: {{epochs: 2, seeds: 1}}
+    calibration: {{kind: control, by_symbol: true}}
 workspace: {workspace}
 """
 

@@ -36,7 +36,7 @@ models: [%s]
 engine: %s
 """
 MODELS = (
-    "{kind: historical}, {kind: gjr_t_fhs}, {kind: harx_fhs}, "
+    "{kind: historical}, {kind: gjr_t_fhs, calibration: {kind: control}}, {kind: harx_fhs}, "
     "{kind: combination, members: [gjr_t_fhs, harx_fhs]}"
 )
 NETWORK = """{kind: historical},
@@ -87,7 +87,8 @@ def test_one_worker_gives_what_the_library_gives(
     over = job_folds(job, data.panel)
     assert len(over) == 4
     names = ("historical", "gjr_t_fhs", "harx_fhs")
-    made = backtest({name: lambda name=name: job.build(name) for name in names}, over)  # type: ignore[misc]
+    plain = {name: lambda name=name: job.build_plain(name) for name in names}
+    made = backtest(plain, over)
     failed: dict[str, str] = {}
     with Engine() as engine:
         for ours, theirs in zip(walked(engine, job, data, over, failed, lambda *_: None), made, strict=True):
@@ -187,7 +188,7 @@ def test_networks_give_the_same_bits_on_two_workers(data: JobData, tmp_path: Pat
 def test_a_worker_that_sees_neither_panel_nor_store_says_so(data: JobData, tmp_path: Path) -> None:
     place = _Place(str(tmp_path / "elsewhere"), data.panel.symbols, None, data.data_version)
     with pytest.raises(SourceError, match=r"share the folder .*elsewhere or name a `store`"):
-        _walk_task(place, job_of(tmp_path), "historical", (0,))
+        _walk_task(place, job_of(tmp_path), "historical", (0,), False)
 
 
 def test_a_panel_comes_back_as_it_was(tmp_path: Path) -> None:

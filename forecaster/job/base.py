@@ -7,7 +7,7 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +21,6 @@ from pydantic import (
 
 __all__ = [
     "Date",
-    "ModelSpec",
     "Name",
     "Share",
     "Spec",
@@ -98,29 +97,3 @@ _SHORT.maxlevel, _SHORT.maxstring = 2, 80
 def shown(value: object) -> str:
     """Show a value in a message, shortened."""
     return shorten(_SHORT.repr(value))
-
-
-class ModelSpec(Spec):
-    """What every model has: a name, and what it needs."""
-
-    complexity: ClassVar[int]
-    """Rank among the kinds; the simpler model wins a tie."""
-    baseline: ClassVar[bool] = True
-    """Whether it is one of the models to beat."""
-    sees_covariates: ClassVar[bool] = False
-    """Whether it looks at the covariates of the job."""
-
-    name: Name = ""
-    """Name in tables and in the tracking store; the kind where it is not given."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_after_kind(cls, data: object) -> object:
-        if isinstance(data, Mapping) and "name" not in data and isinstance(data.get("kind"), str):
-            return {**data, "name": data["kind"]}
-        return data
-
-    def history(self, lookback: int) -> int:
-        """Sessions that an origin needs up to itself."""
-        del lookback
-        return 2

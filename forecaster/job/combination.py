@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from forecaster.job.base import ModelSpec, Name
+from forecaster.job.base import Name
+from forecaster.job.model import ModelSpec
 
 __all__ = ["CombinationModel"]
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from forecaster.job.base import ModelSpec, Spec
+from forecaster.job.base import Spec
 from forecaster.job.econometric import YEAR
+from forecaster.job.model import ModelSpec
 from forecaster.job.strategies import StrategySpec
 
 if TYPE_CHECKING:

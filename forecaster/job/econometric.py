@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from forecaster.job.base import ModelSpec
+from forecaster.job.model import ModelSpec
 
 if TYPE_CHECKING:
     from forecaster.models.base import Forecaster

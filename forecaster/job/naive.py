@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from forecaster.job.base import ModelSpec
+from forecaster.job.model import ModelSpec
 
 if TYPE_CHECKING:
     from forecaster.models.base import Forecaster

@@ -36,6 +36,7 @@ from forecaster.job.operation import AnyAlert, Monitoring, Schedule
 from forecaster.job.prices import PricesSpec, YahooPrices
 
 if TYPE_CHECKING:
+    from forecaster.calibration import Rule
     from forecaster.models.base import Forecaster
     from forecaster.prices.base import Source
 
@@ -241,13 +242,41 @@ class Job(Spec):
             )
 
     def build(self, name: str) -> Forecaster:
-        """Make one of the models, by its name, unfitted."""
-        spec = next(model for model in self.models if model.name == name)
+        """Make one of the models, by its name, unfitted, behind its calibration if it has one."""
+        rule, model = self.calibration(name), self.build_plain(name)
+        if rule is None:
+            return model
+        from forecaster.models.calibrated import Calibrated
+
+        return Calibrated(model, rule, self.warm_up)
+
+    def build_plain(self, name: str) -> Forecaster:
+        """Make one of the models without its calibration; members of a combination keep theirs."""
+        spec = self._spec(name)
         if isinstance(spec, CombinationModel):
             from forecaster.models.combination import CombinationForecaster
 
             return CombinationForecaster({member: self.build(member) for member in spec.members})
         return spec.build(self.lookback, self.seed)
+
+    def calibration(self, name: str) -> Rule | None:
+        """Give the rule by which a model is calibrated; None where it is not."""
+        spec = self._spec(name).calibration
+        return None if spec is None else spec.build()
+
+    @property
+    def combinations(self) -> dict[str, tuple[str, ...]]:
+        """Members of the combinations, by name."""
+        return {model.name: model.members for model in self.models if isinstance(model, CombinationModel)}
+
+    @property
+    def calibrations(self) -> dict[str, Rule]:
+        """Rules of the models that are calibrated, by name."""
+        rules = {model.name: self.calibration(model.name) for model in self.models}
+        return {name: rule for name, rule in rules.items() if rule is not None}
+
+    def _spec(self, name: str) -> AnyModel:
+        return next(model for model in self.models if model.name == name)
 
     @property
     def warm_up(self) -> int:
