@@ -1005,7 +1005,6 @@ def test_an_evening_is_judged_by_the_backtest_of_its_champion(results: Path, tmp
     evening.mkdir()
     latest = pd.read_parquet(results / "latest.parquet")
     latest["late"] = latest["symbol"] == "WTI"
-    latest.to_parquet(evening / "latest.parquet")
     # The evening's own rows, as the ledger gives them, are no backtest.
     latest.to_parquet(evening / "forecasts.parquet")
     summary = {"champion": CHAMPION, "best_baseline": BASELINE, "backtest_folder": str(results)}

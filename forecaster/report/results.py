@@ -280,12 +280,13 @@ def read_results(directory: Path) -> Results:
         raise ParameterError(f"a report is made from a directory of finished results. Received: {directory}")
     missing: list[str] = []
     summary = _read_summary(directory / "summary.json", missing)
-    # An evening has no backtest of its own: it names that of the champion.
+    # An evening names the backtest of its champion; the forecasts that lie with it are those issued.
     judged = Path(summary.text("backtest_folder") or directory)
+    issued = "forecasts.parquet" if "backtest_folder" in summary.values else "latest.parquet"
     verdict = _read_table(judged / "verdict.csv", VERDICT, missing, optional=CONFIDENCE)
     scores = _read_table(judged / "scores.csv", SCORES, missing)
     models = _read_table(judged / "models.csv", MODELS, missing)
-    latest = _read_table(directory / "latest.parquet", LATEST, missing, optional=TAILS)
+    latest = _read_table(directory / issued, LATEST, missing, optional=TAILS)
     recent_prices = _read_table(directory / "recent_prices.parquet", PRICES, missing)
     findings = _read_table(directory / "findings.csv", FINDINGS, missing, may_be_empty=True)
     failures = _read_table(directory / "failures.csv", FAILURES, missing, may_be_empty=True)
