@@ -192,14 +192,9 @@ def overview(place: Place) -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------------------ the results
 
-FILES = (
-    "summary.json", "verdict.csv", "scores.csv", "models.csv", "latest.parquet", "recent_prices.parquet",
-    "findings.csv", "failures.csv", "forecasts.parquet",
-)  # fmt: skip
-
 
 @lru_cache(maxsize=4)
-def _results(folder: Path, _: Stamp) -> Results:
+def _results(folder: Path, names: tuple[str, ...], _: Stamp) -> Results:
     return read_results(folder)
 
 
@@ -207,7 +202,8 @@ def results_of(place: Place) -> Results | None:
     """Read the finished results; None where there is no folder of them."""
     if not place.results.is_dir():
         return None
-    return _results(place.results, stamp(*(place.results / name for name in FILES)))
+    files = sorted(path for path in place.results.iterdir() if path.is_file())
+    return _results(place.results, tuple(path.name for path in files), stamp(*files))
 
 
 @lru_cache(maxsize=16)

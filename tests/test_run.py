@@ -15,6 +15,7 @@ import pytest
 from planted import garch
 from planted import prices as planted_prices
 
+from dashboards.sources import place_of, tracked_runs
 from forecaster.errors import SymbolError
 from forecaster.job import load_job
 from pipelines.run import RunResult, run_job
@@ -114,6 +115,18 @@ def test_the_tracking_store_holds_parents_children_and_refits(finished: RunResul
         if run.data.tags.get("mlflow.parentRunId") == summary["run_id"]
     }
     assert set(children) == {"historical", "lagged"}
+    # The dashboard reads the same runs without MLflow.
+    said: list[str] = []
+    shown = tracked_runs(place_of(workspace / "spine.yaml"), said)
+    assert said == []
+    parent = parents[0]
+    row = shown[shown["run_id"] == parent.info.run_id].iloc[0]
+    assert (row["name"], row["experiment"], row["status"]) == ("spine", experiment.name, "FINISHED")
+    assert row["mean_crps_ratio"] == parent.data.metrics["mean_crps_ratio"]
+    assert row["data_version"] == parent.data.params["data_version"]
+    assert row["started_at"].timestamp() * 1000 == pytest.approx(parent.info.start_time)
+    assert set(shown["run_id"]) >= {parent.info.run_id}
+    assert not set(shown["run_id"]) & {child.info.run_id for child in children.values()}
     lagged = children["lagged"]
     assert lagged.data.params["strategy.lags"] == "[0, 1, 5, 21]"
     scores = pd.read_csv(workspace / "out" / "scores.csv")

@@ -65,6 +65,13 @@ def show(place: Place) -> None:
     elements.chart(charts.pit_histogram(densities.loc[horizon].to_numpy(dtype=float)), "calibration-pit")
     elements.section("Coverage by year")
     elements.chart(charts.coverage_by_year(years), "calibration-years", legend=True)
+    regimes = backtest.coverage_by_regime(model)
+    regimes = regimes[regimes["horizon"] == horizon]
+    if len(regimes):
+        elements.section(
+            "Coverage by volatility", "Thirds of the origins by the size of the outcomes known before them."
+        )
+        elements.chart(charts.coverage(regimes), "calibration-regimes", legend=True)
     baseline = results.baselines.get(horizon, "")
     if baseline and baseline != model:
         _gains(place, model, baseline, horizon)

@@ -12,12 +12,13 @@ from forecaster.report import charts
 from forecaster.report.results import Results
 from forecaster.report.style import MISSING, VERDICT_MARKS, count, p_value, percent, ratio, seconds
 from forecaster.report.tables import LeaderboardRow, leaderboard
+from forecaster.report.words import tried
 
 __all__ = ["leaderboard_rows", "show"]
 
 COLUMNS = [
-    "model", "what it is", "CRPS ratio", "verdict", "p-value", "detectable", "skill", "80% held", "95% held",
-    "weights", "fit, s",
+    "model", "what it is", "CRPS ratio", "verdict", "p-value", "90% set", "detectable", "skill", "80% held",
+    "95% held", "weights", "fit, s",
 ]  # fmt: skip
 NUMBERS = ["CRPS ratio", "p-value", "detectable", "80% held", "95% held", "weights", "fit, s"]
 
@@ -32,15 +33,14 @@ def leaderboard_rows(rows: list[LeaderboardRow], index: int, champion: str) -> l
     written = []
     for row in sorted(rows, key=place):
         cell = row.cells[index]
-        mark = VERDICT_MARKS.get(cell.verdict, ("", ""))[0]
-        written.append(
-            [
-                f"{row.model} ★" if row.model == champion else row.model, row.description or row.kind,
-                ratio(cell.crps_ratio), f"{mark} {cell.verdict}".strip() or MISSING, p_value(cell.p_value),
-                percent(cell.smallest_detectable), cell.skill or MISSING, percent(cell.coverage_80, 1),
-                percent(cell.coverage_95, 1), count(row.parameters), seconds(row.fit_seconds),
-            ]
-        )  # fmt: skip
+        verdict = f"{VERDICT_MARKS.get(cell.verdict, ('', ''))[0]} {cell.verdict}".strip()
+        told = [
+            f"{row.model} ★" if row.model == champion else row.model, row.description or row.kind,
+            ratio(cell.crps_ratio), verdict, p_value(cell.p_value), cell.confidence_set,
+            percent(cell.smallest_detectable), cell.skill, percent(cell.coverage_80, 1),
+            percent(cell.coverage_95, 1), count(row.parameters), seconds(row.fit_seconds),
+        ]  # fmt: skip
+        written.append([text or MISSING for text in told])
     return written
 
 
@@ -75,10 +75,12 @@ def _compared(results: Results) -> None:
         elements.chart(charts.leaderboard(verdict), "leaderboard-ratios")
     else:
         elements.note("No model has a CRPS ratio at this horizon.")
+    rows = leaderboard(results)
+    elements.note(tried(results, rows))
     elements.table(
         f"Models at {charts.sessions(int(horizon))}, the best baseline: "
         f"{results.baselines.get(int(horizon), 'not named')}",
         COLUMNS,
-        leaderboard_rows(leaderboard(results), horizons.index(horizon), results.champion),
+        leaderboard_rows(rows, horizons.index(horizon), results.champion),
         numbers=NUMBERS,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from dashboards import elements, sources
 from dashboards.sources import Place
 from forecaster.report.style import count
 
-__all__ = ["show"]
+__all__ = ["restated_rows", "show"]
 
 LISTED = 200
 
@@ -56,6 +58,15 @@ def show(place: Place) -> None:
             ["symbol", "reason"],
             [[row["symbol"], row["reason"]] for row in results.failures.head(LISTED).to_dict("records")],
         )
+    if results.restatements is not None and len(results.restatements):
+        elements.section("Restated since", "Numbers that the source changed after forecasts had seen them.")
+        rows = restated_rows(results.restatements)
+        elements.table(
+            _counted(len(rows), "symbols"),
+            ["symbol", "sessions", "numbers", "first", "last"],
+            rows[:LISTED],
+            numbers=["sessions", "numbers"],
+        )
     if len(aside):
         elements.section("Quarantine", "`forecaster data accept` or `reject` settles them.")
         columns = [name for name in ("symbol", "session", "close", "codes") if name in aside.columns]
@@ -63,6 +74,18 @@ def show(place: Place) -> None:
             _counted(len(aside), "sessions"), columns, aside[columns].head(LISTED).to_numpy().tolist()
         )
     elements.notes(results.missing)
+
+
+def restated_rows(table: pd.DataFrame) -> list[list[str]]:
+    """Sum up restatements by symbol, the most sessions first."""
+    found = [
+        (part["session"].nunique(), str(symbol), len(part), part["session"].min(), part["session"].max())
+        for symbol, part in table.groupby("symbol")
+    ]
+    return [
+        [symbol, count(sessions), count(numbers), f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"]
+        for sessions, symbol, numbers, first, last in sorted(found, key=lambda one: (-one[0], one[1]))
+    ]
 
 
 def _counted(number: int, what: str) -> str:
