@@ -287,6 +287,8 @@ class _Report:
 
     def add(self, code: str, where: Mask, message: str, action: str, index: pd.Index | None = None) -> None:
         """Say `message` of the sessions `where`, if any; {first}, {count} and {total} are filled in."""
+        if not where.any():
+            return
         days = self.index if index is None else index
         rows = _dates(days[where])
         if rows:
@@ -321,7 +323,7 @@ def _settled(index: pd.Index, settled: pd.Series[str] | None) -> tuple[Mask, lis
 
 def _codes(faults: dict[tuple[str, str], Mask], before: list[str], idle: Mask) -> list[tuple[str, ...]]:
     """Give the codes for which each row is held back before it is compared with others."""
-    codes = [_split(text) for text in before]
+    codes = [_split(text) if text else () for text in before]
     masks = [(code, mask) for (code, _), mask in faults.items() if code in IMPOSSIBLE]
     for code, mask in [*masks, ("extra-session", idle)]:
         for row in np.flatnonzero(mask):
@@ -513,7 +515,8 @@ def _say_series(report: _Report, prices: pd.DataFrame) -> None:
     repeats[1:] = np.abs(opens[1:] - closes[:-1]) <= TOLERANCE * closes[:-1]
     window = min(OPEN_WINDOW, returns.size - 1)
     if window > 0:
-        share = np.lib.stride_tricks.sliding_window_view(repeats[1:], window).mean(axis=1).max()
+        counts = np.concatenate([[0], np.cumsum(repeats[1:])])
+        share = (counts[window:] - counts[:-window]).max() / window
         if share > 0.5:
             report.add(
                 "open-is-previous-close", repeats,
