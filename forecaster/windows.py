@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from forecaster import features, volatility
 from forecaster.errors import ParameterError
 from forecaster.returns import forward_returns, log_returns
 
-__all__ = ["Covariate", "Panel", "Transform", "Universe", "Windows"]
+__all__ = ["Covariate", "Panel", "PanelWriter", "Transform", "Universe", "Windows"]
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -28,7 +29,8 @@ Transform = Literal["return", "level", "difference"]
 """What is looked at of a covariate: its log return, its close as given, or the change of its close."""
 
 
-_ARRAYS = ("offsets", "sessions", "closes", "returns", "closings", "range_variances")
+_OF_COVARIATES = ("closings", "values")
+_ARRAYS = ("sessions", "closes", "returns", "closings", "range_variances")
 
 NAMED = 3
 """Symbols that are named where a panel is shown."""
@@ -243,22 +245,39 @@ class Panel:
         parts = [features.har_features(self.returns[part], self.volatility[part]) for part in self.parts]
         return np.concatenate(parts)
 
-    @property
+    @cached_property
     def parts(self) -> list[slice]:
         """Rows of each series."""
         return [slice(*bounds) for bounds in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
+
+    def series_of(self, rows: Rows | int) -> Rows:
+        """Find the series that rows belong to, by number, without an array as long as the panel."""
+        found: Rows = np.searchsorted(self.offsets, rows, side="right") - 1
+        return found
+
+    def between(self, first: int, stop: int) -> Panel:
+        """Keep the series from one number to another, the latter left out: views, never copies."""
+        part = slice(self.offsets[first], self.offsets[stop])
+        return replace(
+            self,
+            symbols=self.symbols[first:stop],
+            offsets=self.offsets[first : stop + 1] - self.offsets[first],
+            sessions=self.sessions[part],
+            closes=self.closes[part],
+            returns=self.returns[part],
+            closings=None if self.closings is None else self.closings[part],
+            range_variances=None if self.range_variances is None else self.range_variances[part],
+            reference=self.every,
+        )
 
     def select(self, symbols: Collection[str]) -> Panel:
         """Keep some of the series; the others can still be looked at, as the market or its members."""
         wanted = set(symbols)
         chosen = [number for number, symbol in enumerate(self.symbols) if symbol in wanted]
-        offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[chosen])]).astype(np.int64)
-        keep: slice | NDArray[np.bool_]
         if chosen and chosen[-1] - chosen[0] == len(chosen) - 1:
-            # A view: a panel may be larger than memory.
-            keep = slice(self.offsets[chosen[0]], self.offsets[chosen[-1] + 1])
-        else:
-            keep = np.isin(self.series, chosen)
+            return self.between(chosen[0], chosen[-1] + 1)
+        offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[chosen])]).astype(np.int64)
+        keep = np.isin(self.series, chosen)
         return replace(
             self,
             symbols=tuple(self.symbols[number] for number in chosen),
@@ -273,42 +292,31 @@ class Panel:
 
     def save(self, folder: Path) -> None:
         """Write the panel, and every series that can be looked at, into an existing, empty folder."""
-        every = self.every
-        for name in _ARRAYS:
-            values = getattr(every, name)
-            if values is not None:
-                np.save(folder / f"{name}.npy", values)
-        for number, covariate in enumerate(every.covariates.values()):
-            np.save(folder / f"covariate_{number}_closings.npy", covariate.closings)
-            np.save(folder / f"covariate_{number}_values.npy", covariate.values)
-        about = {
-            "symbols": every.symbols,
-            "selected": None if self.reference is None else self.symbols,
-            "members": self.universe.members,
-            "market": self.universe.market,
-            "covariates": list(every.covariates),
-            "one_close": every.one_close,
-        }
-        (folder / "panel.json").write_text(json.dumps(about), encoding="utf-8")
+        writer = PanelWriter(folder)
+        writer.add(self.every)
+        writer.see(self.every.covariates, self.every.one_close)
+        writer.finish(self.universe, None if self.reference is None else self.symbols)
 
     @classmethod
     def open(cls, folder: Path) -> Panel:
         """Map what `save` wrote into memory: processes of one machine share it, and read what they use."""
         about = json.loads((folder / "panel.json").read_text(encoding="utf-8"))
-
-        def mapped(name: str) -> Any:
-            return np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)
-
-        arrays = {name: mapped(name) for name in _ARRAYS if (folder / f"{name}.npy").exists()}
-        covariates = {
-            name: Covariate(mapped(f"covariate_{number}_closings"), mapped(f"covariate_{number}_values"))
+        arrays: dict[str, Any] = {}
+        for name, kind in about["arrays"].items():
+            path = folder / f"{name}.bin"
+            size = path.stat().st_size
+            arrays[name] = np.memmap(path, kind, "r").view(np.ndarray) if size else np.empty(0, kind)
+        seen = {
+            name: Covariate(*(np.load(folder / f"covariate_{number}_{of}.npy") for of in _OF_COVARIATES))
             for number, name in enumerate(about["covariates"])
         }
         universe = Universe(tuple(about["members"]), about["market"])
+        offsets = np.array(about["offsets"], dtype=np.int64)
         every = cls(
             tuple(about["symbols"]),
+            offsets,
             universe=universe,
-            covariates=covariates,
+            covariates=seen,
             one_close=about["one_close"],
             **arrays,
         )
@@ -336,7 +344,8 @@ class Panel:
     def missing(self, universe: Universe) -> tuple[str, ...]:
         """Symbols of a universe that have no series here."""
         asked = (*universe.members, universe.market) if universe.market else universe.members
-        return tuple(symbol for symbol in asked if symbol not in self.every.symbols)
+        here = set(self.every.symbols)
+        return tuple(symbol for symbol in asked if symbol not in here)
 
     def warn_of_missing(self, universe: Universe, without: str) -> None:
         """Warn of the symbols of a universe that have no series here, by name.
@@ -488,6 +497,71 @@ def _covariate(
     return Covariate(closed[1:], log_returns(frame, kind=returns)[1:])
 
 
+class PanelWriter:
+    """Writes a panel a block of series at a time, for `Panel.open`: it may be larger than memory.
+
+    Parameters
+    ----------
+    folder : Path
+        Exists, and is empty.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._symbols: list[str] = []
+        self._offsets = [0]
+        self._arrays: dict[str, str] = {}
+        self._covariates: list[str] = []
+        self._one_close = False
+
+    def add(self, panel: Panel) -> None:
+        """Append the series of a panel, in its order."""
+        arrays = {}
+        for name in _ARRAYS:
+            values = getattr(panel, name)
+            if values is not None:
+                arrays[name] = values.dtype.str
+                with (self.folder / f"{name}.bin").open("ab") as file:
+                    file.write(np.ascontiguousarray(values).view(np.uint8).data)
+        self._grown(panel.symbols, panel.offsets.tolist(), arrays)
+
+    def see(self, covariates: Mapping[str, Covariate], one_close: bool) -> None:
+        """Say what models see beside the series, and whether these close together."""
+        self._covariates, self._one_close = list(covariates), one_close
+        for number, covariate in enumerate(covariates.values()):
+            for of in _OF_COVARIATES:
+                np.save(self.folder / f"covariate_{number}_{of}.npy", getattr(covariate, of))
+
+    def take(self, folder: Path) -> None:
+        """Append the series of a saved panel, whose files are removed."""
+        about = json.loads((folder / "panel.json").read_text(encoding="utf-8"))
+        for name in about["arrays"]:
+            part = folder / f"{name}.bin"
+            with part.open("rb") as source, (self.folder / f"{name}.bin").open("ab") as file:
+                shutil.copyfileobj(source, file, 1 << 22)
+            part.unlink()
+        self._grown(about["symbols"], about["offsets"], about["arrays"])
+
+    def _grown(self, symbols: Sequence[str], offsets: Sequence[int], arrays: dict[str, str]) -> None:
+        self._symbols += symbols
+        self._offsets += [offset + self._offsets[-1] for offset in offsets[1:]]
+        self._arrays |= arrays
+
+    def finish(self, universe: Universe, selected: Sequence[str] | None = None) -> None:
+        """Say what makes market and cross-section, and which series are forecast: all by default."""
+        about = {
+            "symbols": self._symbols,
+            "offsets": self._offsets,
+            "arrays": self._arrays,
+            "selected": None if selected is None else list(selected),
+            "members": universe.members,
+            "market": universe.market,
+            "covariates": self._covariates,
+            "one_close": self._one_close,
+        }
+        (self.folder / "panel.json").write_text(json.dumps(about), encoding="utf-8")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Windows:
     """Origins in a panel: each row is an index into it, never a copy of prices.
@@ -518,7 +592,7 @@ class Windows:
     @property
     def series(self) -> Rows:
         """Number of the series of each origin, shape (n_origins,)."""
-        return self.panel.series[self.rows]
+        return self.panel.series_of(self.rows)
 
     @property
     def symbols(self) -> NDArray[np.str_]:
@@ -540,8 +614,11 @@ class Windows:
         """Cumulative log return over each horizon, shape (n_origins, n_horizons); NaN while unknown."""
         result = np.empty((len(self.rows), len(self.horizons)))
         for part, mine in self.by_series():
-            forward = forward_returns(self.panel.returns[part], self.horizons)
-            result[mine] = forward[self.rows[mine] - part.start]
+            rows = self.rows[mine]
+            # No more of a series than its origins look at: of an evening that is one of thousands.
+            first, stop = int(rows.min()), min(int(rows.max()) + max(self.horizons) + 1, part.stop)
+            forward = forward_returns(self.panel.returns[first:stop], self.horizons)
+            result[mine] = forward[rows - first]
         return result
 
     @cached_property
@@ -570,6 +647,37 @@ class Windows:
         for part, start, stop in zip(self.panel.parts, bounds[:-1], bounds[1:], strict=True):
             if stop > start:
                 yield part, order[start:stop]
+
+    def blocks(self, size: int) -> Iterator[tuple[Rows, Windows]]:
+        """Divide the origins by series, so that what is computed for whole series is bounded.
+
+        Parameters
+        ----------
+        size : int
+            Rows of the panel that the series of a block have together; one series may have more.
+
+        Yields
+        ------
+        mine : ndarray of int
+            Positions of the origins among those of the windows.
+        windows : Windows
+            These origins, on a panel of the series of the block: views.
+        """
+        if len(self.panel) <= size:
+            yield np.arange(len(self)), self
+            return
+        offsets, series = self.panel.offsets, self.series
+        order = np.argsort(series, kind="stable")
+        first = 0
+        while first < len(offsets) - 1:
+            stop = int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1
+            stop = max(stop, first + 1)
+            low, high = np.searchsorted(series[order], [first, stop])
+            mine = order[low:high]
+            if len(mine):
+                panel = self.panel.between(first, stop)
+                yield mine, Windows(panel, self.rows[mine] - offsets[first], self.horizons)
+            first = stop
 
     @property
     def scales(self) -> Array:
@@ -620,7 +728,7 @@ class Windows:
 
     def require_history(self, length: int) -> None:
         """Refuse origins that have fewer than ``length`` sessions up to them, with a `ParameterError`."""
-        short = self.panel.positions[self.rows] < length - 1
+        short = self.rows - self.panel.offsets[self.series] < length - 1
         if short.any():
             raise ParameterError(
                 f"every origin needs {length} sessions up to it. Received: {int(short.sum())} origins with "

@@ -148,13 +148,14 @@ def first_opening(evening: Evening, panel: Panel, row: int, calendars: Calendars
     Where the calendar of a symbol is not known, that is midnight in UTC of the next day of the week on which
     it has traded lately: rather too early than too late.
     """
-    symbol, job = panel.symbols[panel.series[row]], evening.job
+    number, job = int(panel.series_of(row)), evening.job
+    symbol = panel.symbols[number]
     origin = panel.sessions[row].astype(date)
     traded = tuple(job.portfolios.get(symbol, (symbol,)))
     if calendars is not None and (job.prices.kind == "yahoo" or set(traded) <= set(job.calendars)):
         # The outcome of a portfolio begins with the first of its members.
         return min(calendars.next_open(each, origin) for each in traded)
-    part = panel.parts[panel.series[row]]
+    part = panel.parts[number]
     recent = panel.sessions[max(part.start, row - RECENT) : row + 1]
     weekdays = set(pd.DatetimeIndex(recent).day_of_week)
     following = next(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from forecaster.errors import DataError, SourceError, SymbolError
+from forecaster.errors import DataError, ParameterError, SourceError, SymbolError
 from forecaster.job import Job
 from forecaster.prices.base import (
     PRICE_COLUMNS,
     Finding,
     LoadedPrices,
     OffCalendar,
-    content_hash,
+    combined_hash,
     did_you_mean,
     load_prices,
+    symbol_hash,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ STOPPED_AFTER = 10
 
 SHOWN_SESSIONS = 130
 """Closes of each symbol that a report and a dashboard can draw."""
+BLOCK = 250
+"""Symbols of a store that are read and checked at once: a tenth of a gigabyte of thirty years."""
+
 NAMED = 5
 """Symbols, and reasons, that are named where none can be used."""
 
@@ -94,12 +99,20 @@ class JobData:
         SHA-256 of the usable prices.
     known : Known, optional
         What the store knew; None where the source was read directly.
+    digests : dict of str to bytes
+        SHA-256 of the prices of each usable symbol, which the version is made of.
+
+    Notes
+    -----
+    Of more than `BLOCK` symbols of a store the panel lies in files that are mapped into memory, and the
+    prices hold the last sessions of each symbol alone, as many as an origin needs.
     """
 
     panel: Panel
     prices: LoadedPrices
     data_version: str
     known: Known | None = None
+    digests: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def coverage(self) -> float:
@@ -199,28 +212,30 @@ def load_data(
     SourceError
         If `known_at` is given and the job has no store.
     """
-    known = None
-    if job.store_url is not None:
-        prices, known = _load_stored(job, minimum_sessions, as_of, known_at)
-    elif known_at is not None:
-        raise SourceError(
-            f"--known-at asks a price store what it knew, and the job {job.name} has none; name a `store`"
-        )
-    else:
-        source = job.source(folder, as_of)
-        compare = off_calendar(job, job_calendars(job))
-        prices = load_prices(source, (), minimum_sessions, compare, covariates=job.covariates)
-    if not prices.frames:
-        raise _nothing_usable(prices.failures, as_of)
     # Imports scipy.signal, which takes seconds: the commands of the store do without.
     from forecaster.job.panel import lay_out
 
+    if job.store_url is not None:
+        return _load_stored(job, minimum_sessions, as_of, known_at)
+    if known_at is not None:
+        raise SourceError(
+            f"--known-at asks a price store what it knew, and the job {job.name} has none; name a `store`"
+        )
+    source = job.source(folder, as_of)
+    compare = off_calendar(job, job_calendars(job))
+    prices = load_prices(source, (), minimum_sessions, compare, covariates=job.covariates)
+    if not prices.frames:
+        raise _nothing_usable(prices.failures, as_of)
     panel, failures = lay_out(job, prices.frames, minimum_sessions)
     prices = replace(prices, failures=prices.failures | failures)
-    findings = prices.findings + _stopped(panel)
-    if known is not None and not known.point_in_time:
-        findings += (_not_point_in_time(panel, known),)
-    return JobData(panel, replace(prices, findings=findings), content_hash(prices.frames), known)
+    digests = {symbol: symbol_hash(frame) for symbol, frame in prices.frames.items()}
+    return JobData(
+        panel,
+        replace(prices, findings=prices.findings + _stopped(panel)),
+        combined_hash(digests),
+        None,
+        digests,
+    )
 
 
 class _Stored:
@@ -240,22 +255,120 @@ class _Stored:
         return self._tables[symbol]
 
 
-def _load_stored(
-    job: Job, minimum_sessions: int, as_of: date | None, known_at: datetime | None
-) -> tuple[LoadedPrices, Known]:
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """What was loaded of some symbols of a store."""
+
+    prices: LoadedPrices
+    digests: dict[str, bytes]
+    first: dict[str, pd.Timestamp]
+    early: list[str]
+    behind: dict[str, int]
+
+
+def _load_stored(job: Job, minimum_sessions: int, as_of: date | None, known_at: datetime | None) -> JobData:
+    """Load from the store as of one commit; of many symbols, blocks at once as the engine says."""
+    from forecaster.engine import Engine, Failure, Task
+    from forecaster.job.panel import lay_out
+    from forecaster.windows import Panel, PanelWriter, Universe
+
     store = open_store(job)
     wanted = job.prices.symbols or None
-    stored = store.read(wanted, as_of=as_of, known_at=known_at)
-    # As of the same commit: another writer may be at work.
-    held = store.quarantine(wanted, as_of=as_of, known_at=stored.mark, rejected=True)
+    names = wanted or store.symbols()
+    # All that follows is as of this commit: another writer may be at work.
+    seen = store.read(names[:1], as_of=as_of, known_at=known_at)
+    held = store.quarantine(wanted, as_of=as_of, known_at=seen.mark, rejected=True)
+    arguments = (job, minimum_sessions, as_of, known_at, seen.version)
+    if len(names) <= BLOCK or not _one_by_one(job, names):
+        blocks = [_load_block(names, held, None, *arguments)]
+        prices = blocks[0].prices
+        if not prices.frames:
+            raise _nothing_usable(prices.failures, as_of)
+        panel, failures = lay_out(job, prices.frames, minimum_sessions)
+        prices = replace(prices, failures=prices.failures | failures)
+    else:
+        workspace = Path(job.workspace).resolve()
+        workspace.mkdir(parents=True, exist_ok=True)
+        # When the panel is there its files have no name any more: none is left, however this process ends.
+        with tempfile.TemporaryDirectory(prefix=".panel-", dir=workspace) as name:
+            tasks = []
+            for start in range(0, len(names), BLOCK):
+                some, part = names[start : start + BLOCK], Path(name) / str(start)
+                part.mkdir()
+                mine = held[held["symbol"].isin(some)]
+                tasks.append(Task(f"{some[0]} to {some[-1]}", _load_block, (some, mine, part, *arguments)))
+            local = job.engine.kind in ("loky", "threading")
+            with job.engine.build(job.threads) if local else Engine() as engine:
+                results = dict(engine.run(tasks))
+            blocks = [results[number] for number in range(len(tasks))]
+            for block in blocks:
+                if isinstance(block, Failure):
+                    raise DataError(f"the prices of {block.name} cannot be loaded: {block.reason}")
+            prices = _together([block.prices for block in blocks])
+            if not prices.frames:
+                raise _nothing_usable(prices.failures, as_of)
+            if job.market is not None and job.market not in prices.frames:
+                raise ParameterError(
+                    f"the market is one of the symbols that have prices. Received: {job.market!r}, which has "
+                    "none"
+                )
+            members = tuple(symbol for symbol in sorted(prices.frames) if symbol != job.market)
+            writer = PanelWriter(Path(name))
+            for task in tasks:
+                if (task.arguments[2] / "panel.json").exists():
+                    writer.take(task.arguments[2])
+            writer.finish(Universe(members, job.market), None if job.market is None else members)
+            panel = Panel.open(Path(name))
+    first = {symbol: moment for block in blocks for symbol, moment in block.first.items()}
+    known = Known(
+        url=store.url,
+        version=seen.version,
+        mark=seen.mark,
+        first_fetched=max(first.values()) if first else None,
+        point_in_time=not any(block.early for block in blocks),
+        behind={symbol: count for block in blocks for symbol, count in block.behind.items()},
+    )
+    digests = {symbol: digest for block in blocks for symbol, digest in block.digests.items()}
+    findings = prices.findings + _stopped(panel)
+    if not known.point_in_time:
+        findings += (_not_point_in_time(panel, known),)
+    return JobData(panel, replace(prices, findings=findings), combined_hash(digests), known, digests)
+
+
+def _one_by_one(job: Job, names: Sequence[str]) -> bool:
+    """Whether the panel of a symbol does not depend on others: no portfolios, and all close together."""
+    if job.covariates or job.portfolios:
+        return False
+    known = set(names) if job.prices.kind == "yahoo" else set(job.calendars) & set(names)
+    if not known:
+        return True
+    from forecaster.calendars import Calendars
+
+    return Calendars(job.calendars).same(known)
+
+
+def _load_block(
+    names: tuple[str, ...],
+    held: pd.DataFrame,
+    folder: Path | None,
+    job: Job,
+    minimum_sessions: int,
+    as_of: date | None,
+    known_at: datetime | None,
+    version: int,
+) -> _Block:
+    """Read and check some symbols; into a folder write their panel, and keep their last sessions only."""
+    store = open_store(job)
+    stored = store.read(names, as_of=as_of, known_at=known_at, version=version)
     tables, settled = with_held(stored.frames, held)
-    names = tuple(wanted or sorted(tables))
+    if not job.prices.symbols:
+        names = tuple(sorted(tables))
     calendars = job_calendars(job)
-    compare = off_calendar(job, calendars)
     past = (f" up to {as_of}" if as_of else "") + (
         f", as known at {known_at.isoformat()}" if known_at else ""
     )
     source = _Stored(tables, names, store.url, past)
+    compare = off_calendar(job, calendars)
     prices = load_prices(source, names, minimum_sessions, compare, settled, job.covariates)
     first = {
         symbol: stored.first_fetched[symbol] for symbol in prices.frames if symbol in stored.first_fetched
@@ -273,15 +386,24 @@ def _load_stored(
             if job.prices.kind == "yahoo" or symbol in job.calendars:
                 missed = sessions_since(calendars, symbol, frame.index[-1].date(), now)
                 behind |= {symbol: missed} if missed else {}
-    known = Known(
-        url=store.url,
-        version=stored.version,
-        mark=stored.mark,
-        first_fetched=max(first.values()) if first else None,
-        point_in_time=not early,
-        behind=behind,
+    digests = {symbol: symbol_hash(frame) for symbol, frame in prices.frames.items()}
+    if folder is not None:
+        from forecaster.windows import Panel
+
+        if prices.frames:
+            Panel.from_prices(prices.frames, job.returns, variance=job.variance).save(folder)
+        last = {name: frame.tail(job.warm_up + 1).copy() for name, frame in prices.frames.items()}
+        prices = replace(prices, frames=last)
+    return _Block(prices, digests, first, early, behind)
+
+
+def _together(parts: Sequence[LoadedPrices]) -> LoadedPrices:
+    return LoadedPrices(
+        {symbol: frame for part in parts for symbol, frame in part.frames.items()},
+        tuple(finding for part in parts for finding in part.findings),
+        {symbol: reason for part in parts for symbol, reason in part.failures.items()},
+        {symbol: rows for part in parts for symbol, rows in part.quarantined.items()},
     )
-    return prices, known
 
 
 def with_held(
@@ -373,7 +495,8 @@ def without(data: JobData, failures: dict[str, str]) -> JobData:
     if not symbols:
         raise _nothing_usable(failures)
     prices = replace(data.prices, frames=frames, failures=data.prices.failures | failures)
-    return JobData(data.panel.select(symbols), prices, content_hash(frames), data.known)
+    digests = {symbol: digest for symbol, digest in data.digests.items() if symbol in frames}
+    return JobData(data.panel.select(symbols), prices, combined_hash(digests), data.known, digests)
 
 
 def recent_prices(panel: Panel, sessions: int) -> pd.DataFrame:
@@ -383,7 +506,7 @@ def recent_prices(panel: Panel, sessions: int) -> pd.DataFrame:
     )
     return pd.DataFrame(
         {
-            "symbol": np.array(panel.symbols, dtype=object)[panel.series[rows]],
+            "symbol": np.array(panel.symbols, dtype=object)[panel.series_of(rows)],
             "session": panel.sessions[rows].astype("datetime64[ms]"),
             "close": panel.closes[rows],
         }

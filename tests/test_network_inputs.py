@@ -95,7 +95,7 @@ def test_neither_channels_nor_features_see_the_future() -> None:
     assert not np.array_equal(first, again)
     rows = np.flatnonzero(before & (WHOLE.positions > 30))
     linear = HarxForecaster(cross_section=True, target="daily").fit(Windows(WHOLE, rows[::2], HORIZONS))
-    one, other = (network_features(linear, Windows(of, rows, HORIZONS), True) for of in (WHOLE, changed))
+    one, other = (network_features(linear, Windows(of, rows, HORIZONS), True)[0] for of in (WHOLE, changed))
     assert one.tobytes() == other.tobytes()
 
 
@@ -105,7 +105,8 @@ def test_features_are_logs_of_what_the_linear_model_sees(anchored: bool) -> None
     windows = windows.take(np.flatnonzero(np.isfinite(windows.targets).all(axis=1)))
     rows = windows.rows
     linear = HarxForecaster(cross_section=True, target="daily").fit(windows)
-    seen = network_features(linear, windows, anchored)
+    seen, scales = network_features(linear, windows, anchored)
+    assert scales.tobytes() == linear.scales(windows).tobytes()
     assert seen.shape == (len(rows), feature_count(2, anchored)) == (len(rows), 20 + 2 * (2 + anchored))
     own = by_date(WHOLE, "A").abs().rolling(5).mean().to_numpy()
     mine = WHOLE.series[rows] == 0

@@ -719,7 +719,7 @@ def by_window(of: ConvolutionForecaster, train: Windows, seed: int) -> Any:
     constants = [tf.constant(value, tf.float32) for value in of.target.constants(observed)]
     channels = network_channels(train.panel, train.panel.universe)
     sequences = np.stack([channels[row - network.sessions + 1 : row + 1] for row in train.rows])
-    raw = of.target.features(train)
+    raw = of.target.features_and_anchors(train)[0]
     standard = np.clip((raw - of.statistics[0]) / of.statistics[1], -FEATURE_CLIP, FEATURE_CLIP)
     observed = observed.astype(np.float32)
 
@@ -753,7 +753,7 @@ def test_chunks_and_windows_learn_equally_well_on_real_returns() -> None:
         model = forecaster(epochs=3, dropout=0.0, half_life=0.0, seed=seed).fit(train)
         trainer = model.trainer(3)
         observed = model.target.observed(after, model.target.anchors(after)).astype(np.float32)
-        data = model._data(after, model.target.features(after))
+        data = model._data(after, model.target.features_and_anchors(after)[0])
         assert model.weights is not None
         for kind, weights in (("chunks", model.weights[0]), ("windows", by_window(model, train, seed))):
             outputs = trainer.score(weights, data, after.rows, panel.offsets, model.statistics)

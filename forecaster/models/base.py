@@ -130,7 +130,7 @@ class ResidualQuantiles:
             for part, mine in windows.by_series():
                 own = standardised[mine[usable[mine]]]
                 if len(own) >= self.minimum:
-                    names.append(windows.panel.symbols[windows.panel.series[part.start]])
+                    names.append(windows.panel.symbols[int(windows.panel.series_of(part.start))])
                     tables.append(_quantiles_and_tails(own))
         self.symbols = np.array(names)
         self.values = np.stack([quantiles for quantiles, _ in tables])

@@ -25,12 +25,14 @@ __all__ = [
     "LoadedPrices",
     "OffCalendar",
     "Source",
+    "combined_hash",
     "content_hash",
     "did_you_mean",
     "inspect_as",
     "load_prices",
     "nearest",
     "price_table",
+    "symbol_hash",
 ]
 
 
@@ -273,17 +275,29 @@ def content_hash(frames: Mapping[str, pd.DataFrame]) -> str:
     str
         64 hexadecimal digits.
     """
-    digest = hashlib.sha256(b"prices 1\n" + " ".join(PRICE_COLUMNS).encode())
-    for symbol in sorted(frames):
-        frame = frames[symbol].sort_index(kind="stable")
+    return combined_hash({symbol: symbol_hash(frame) for symbol, frame in frames.items()})
+
+
+def symbol_hash(frame: pd.DataFrame) -> bytes:
+    """Return the SHA-256 of the prices of one symbol, as `content_hash` takes it."""
+    digest = hashlib.sha256()
+    frame = frame if frame.index.is_monotonic_increasing else frame.sort_index(kind="stable")
+    sessions = frame.index.to_numpy().astype("datetime64[D]").astype("<i8")
+    # Adding zero turns -0.0 into 0.0; the second step gives every NaN the same bits.
+    numbers = frame[list(PRICE_COLUMNS)].to_numpy(dtype="<f8") + 0.0
+    numbers[np.isnan(numbers)] = np.nan
+    # The length comes first: without it sessions and numbers could be cut differently and hash alike.
+    digest.update(len(frame).to_bytes(8, "little") + sessions.tobytes())
+    digest.update(numbers.tobytes())
+    return digest.digest()
+
+
+def combined_hash(digests: Mapping[str, bytes]) -> str:
+    """Return the version of the data, as `content_hash`, from the `symbol_hash` of each symbol."""
+    digest = hashlib.sha256(b"prices 2\n" + " ".join(PRICE_COLUMNS).encode())
+    for symbol in sorted(digests):
         name = symbol.encode()
-        sessions = frame.index.to_numpy().astype("datetime64[D]").astype("<i8")
-        # Adding zero turns -0.0 into 0.0; the second step gives every NaN the same bits.
-        numbers = frame[list(PRICE_COLUMNS)].to_numpy(dtype="<f8") + 0.0
-        numbers[np.isnan(numbers)] = np.nan
-        # The lengths come first: without them symbols and rows could be cut differently and hash alike.
-        digest.update(len(name).to_bytes(8, "little") + name + len(frame).to_bytes(8, "little"))
-        digest.update(sessions.tobytes() + numbers.tobytes())
+        digest.update(len(name).to_bytes(8, "little") + name + digests[symbol])
     return digest.hexdigest()
 
 

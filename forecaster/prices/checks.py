@@ -258,7 +258,7 @@ def inspect(
         _say_series(report, screening.prices)
     _say_gaps(report, frame, screening)
     quarantined = frame.loc[screening.held]
-    codes_held = [",".join(each) for each in screening.codes if each]
+    codes_held = [",".join(each) for each in screening.codes if each] if len(quarantined) else []
     quarantined = quarantined.assign(codes=pd.Series(codes_held, quarantined.index, dtype="str"))
     order = {code: place for place, code in enumerate(SEVERITIES)}
     return Inspection(
@@ -317,13 +317,15 @@ def _settled(index: pd.Index, settled: pd.Series[str] | None) -> tuple[Mask, lis
     """Give the rows that were judged before, and the codes for which they are held back."""
     if settled is None:
         return np.zeros(len(index), dtype=bool), [""] * len(index)
-    known = settled.reindex(index)
+    known = settled if settled.index is index else settled.reindex(index)
     return known.notna().to_numpy(), known.fillna("").tolist()
 
 
 def _codes(faults: dict[tuple[str, str], Mask], before: list[str], idle: Mask) -> list[tuple[str, ...]]:
     """Give the codes for which each row is held back before it is compared with others."""
-    codes = [_split(text) if text else () for text in before]
+    codes: list[tuple[str, ...]] = [()] * len(before)
+    if any(before):
+        codes = [_split(text) for text in before]
     masks = [(code, mask) for (code, _), mask in faults.items() if code in IMPOSSIBLE]
     for code, mask in [*masks, ("extra-session", idle)]:
         for row in np.flatnonzero(mask):

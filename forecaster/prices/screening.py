@@ -67,6 +67,8 @@ class Screening:
 
 
 def _held(codes: list[tuple[str, ...]]) -> Mask:
+    if not any(codes):
+        return np.zeros(len(codes), dtype=bool)
     return np.fromiter(map(bool, codes), dtype=bool, count=len(codes))
 
 

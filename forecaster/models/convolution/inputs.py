@@ -129,8 +129,10 @@ def feature_count(n_horizons: int, anchored: bool) -> int:
     return len(_SIZES) + len(_LEVERAGE) + 2 + (2 + anchored) * n_horizons
 
 
-def network_features(linear: HarxForecaster, windows: Windows, anchored: bool) -> NDArray[np.float32]:
-    """Features of each origin, beside its window.
+def network_features(
+    linear: HarxForecaster, windows: Windows, anchored: bool
+) -> tuple[NDArray[np.float32], Array]:
+    """Features of each origin, beside its window, and the scale of the linear model, from one pass.
 
     Parameters
     ----------
@@ -142,18 +144,20 @@ def network_features(linear: HarxForecaster, windows: Windows, anchored: bool) -
 
     Returns
     -------
-    ndarray of shape (n_origins, feature_count(n_horizons, anchored)), float32
+    features : ndarray of shape (n_origins, feature_count(n_horizons, anchored)), float32
         Logs of the mean absolute returns of HARX (own, market, cross-section; those below 0.02 EWMA
         volatilities taken as that), its mean negative returns, the logs of the EWMA volatility in percent,
         own and the market's, and for each horizon the logs of the GJR volatility over the EWMA one, own and
         the market's, and of the scale of the linear model over the EWMA one.
+    scales : ndarray of shape (n_origins, n_horizons)
+        As ``linear.scales`` gives them.
     """
     panel = windows.panel
     market = panel.market(linear.universe)
     market_volatility = features.ewma_volatility(market.values)[:, None]
     volatility = windows.volatility[:, None]
     of_market = _seen(market, market_volatility, panel.closed[windows.rows], volatility)
-    anchors = [np.log(linear.scales(windows) / windows.scales)] if anchored else []
+    scales = windows.scales
     result = np.empty((len(windows), feature_count(len(windows.horizons), anchored)), dtype=np.float32)
     for mine, regressors in linear.regressors(windows):
         base = regressors[0]
@@ -162,6 +166,10 @@ def network_features(linear: HarxForecaster, windows: Windows, anchored: bool) -
         others = np.stack([columns[:, _MARKET] for columns in regressors], axis=-1) * ratio
         level = -np.log(base[:, [_LEVEL]])
         columns = [np.log(np.maximum(base[:, _SIZES], SMALLEST)), base[:, _LEVERAGE], level]
-        columns += [level - np.log(ratio), np.log(own), np.log(others), *(one[mine] for one in anchors)]
+        columns += [level - np.log(ratio), np.log(own), np.log(others)]
+        ordinary = scales[mine]
+        scales[mine] *= linear.stretch(regressors)
+        if anchored:
+            columns.append(np.log(scales[mine] / ordinary))
         result[mine] = np.concatenate(columns, axis=1)
-    return result
+    return result, scales

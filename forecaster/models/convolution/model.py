@@ -34,6 +34,8 @@ __all__ = ["ConvolutionForecaster"]
 Array = NDArray[np.float64]
 Tensor = Any  # TensorFlow's types say no shape
 
+BLOCK_ROWS = 1 << 19
+"""Rows of a panel whose channels and features are held at once to forecast: a tenth of a gigabyte."""
 YEAR = 252
 """Sessions by which the age of an origin is counted."""
 PERIODS = np.geomspace(2.0, 252.0, 64)
@@ -252,7 +254,7 @@ class ConvolutionForecaster:
         known_targets(windows)
         self.covariates = CovariateInputs().fit(windows)
         self.target.fit(windows)
-        anchors, features = self.target.anchors(windows), self._features(windows)
+        features, anchors = self._features_and_anchors(windows)
         # Not quite zero where a feature is constant.
         self.statistics = np.stack([features.mean(axis=0), features.std(axis=0) + np.float32(1e-6)])
         observed = self.target.observed(windows, anchors)
@@ -424,8 +426,9 @@ class ConvolutionForecaster:
     def _channel_names(self) -> list[str]:
         return [*self.target.channel_names, *(f"covariate {name}" for name in self.covariates.names)]
 
-    def _features(self, windows: Windows) -> NDArray[np.float32]:
-        return np.concatenate([self.target.features(windows), self.covariates(windows)], axis=1)
+    def _features_and_anchors(self, windows: Windows) -> tuple[NDArray[np.float32], Array]:
+        features, anchors = self.target.features_and_anchors(windows)
+        return np.concatenate([features, self.covariates(windows)], axis=1), anchors
 
     def _ages(self, windows: Windows) -> NDArray[np.float32] | None:
         """Weight of each origin by its age, shape (n_origins,); None where all weigh the same."""
@@ -467,9 +470,12 @@ class ConvolutionForecaster:
     def _location_and_scale(self, windows: Windows) -> tuple[Array, Array]:
         """Forecast where outcomes lie and how far they spread, each of shape (n_origins, n_horizons)."""
         assert self.weights is not None
-        data = self._data(windows, self._features(windows))
-        outputs = self._outputs(windows, data, list(self.weights))
-        return self.target.location_and_scale(self.target.anchors(windows), outputs)
+        location, scale = (np.empty((len(windows), len(windows.horizons))) for _ in range(2))
+        for mine, part in windows.blocks(BLOCK_ROWS):
+            features, anchors = self._features_and_anchors(part)
+            outputs = self._outputs(part, self._data(part, features), list(self.weights))
+            location[mine], scale[mine] = self.target.location_and_scale(anchors, outputs)
+        return location, scale
 
 
 _ON_DEVICE: weakref.WeakKeyDictionary[Panel, dict[tuple[type[Target], Universe], Tensor]] = (

@@ -85,16 +85,24 @@ class Target:
         return network_channels(panel, self.universe)
 
     def feature_count(self, n_horizons: int) -> int:
-        """Columns of `features`."""
+        """Columns of the features."""
         return feature_count(n_horizons, self.anchor == "lin")
-
-    def features(self, windows: Windows) -> NDArray[np.float32]:
-        """Compute the features of each origin, shape (n_origins, feature_count(n_horizons))."""
-        return network_features(self.linear, windows, self.anchor == "lin")
 
     def anchors(self, windows: Windows) -> Array:
         """Give what training starts from, shape (n_origins, n_horizons): a scale of the outcome."""
         return self.linear.scales(windows) if self.anchor == "lin" else windows.scales
+
+    def features_and_anchors(self, windows: Windows) -> tuple[NDArray[np.float32], Array]:
+        """Compute what a network sees beside the windows, and what training starts from.
+
+        Returns
+        -------
+        features : ndarray of shape (n_origins, feature_count(n_horizons)), float32
+        anchors : ndarray of shape (n_origins, n_horizons)
+            As `anchors`, from the same pass over the series.
+        """
+        features, scales = network_features(self.linear, windows, self.anchor == "lin")
+        return features, scales if self.anchor == "lin" else windows.scales
 
     def objective(self, n_horizons: int) -> Objective:
         """Say what a network of so many horizons is trained for."""
@@ -200,17 +208,18 @@ class VarianceTarget(Target):
         return np.concatenate([super().channels(panel), variance_channels(panel, self.universe)], axis=1)
 
     def feature_count(self, n_horizons: int) -> int:
-        """Columns of `features`."""
+        """Columns of the features."""
         return super().feature_count(n_horizons) + self.variance.regressor_count - 1
-
-    def features(self, windows: Windows) -> NDArray[np.float32]:
-        """Compute the features of each origin: those of every network, and regressors of the variance."""
-        regressors = self.variance.regressors(windows)[:, 1:].astype(np.float32)
-        return np.concatenate([super().features(windows), regressors], axis=1)
 
     def anchors(self, windows: Windows) -> Array:
         """Give the variance that training starts from, shape (n_origins, n_horizons)."""
         return self.variance.variance(windows) if self.anchor == "lin" else self.variance.ewma(windows)
+
+    def features_and_anchors(self, windows: Windows) -> tuple[NDArray[np.float32], Array]:
+        """Compute the features of every network and regressors of the variance; anchors are variances."""
+        features, _ = super().features_and_anchors(windows)
+        regressors = self.variance.regressors(windows)[:, 1:].astype(np.float32)
+        return np.concatenate([features, regressors], axis=1), self.anchors(windows)
 
     def objective(self, n_horizons: int) -> Objective:
         """Train for `variance_loss`."""

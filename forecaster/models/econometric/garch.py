@@ -307,7 +307,7 @@ class GarchForecaster:
         panel, place = windows.panel, {symbol: index for index, symbol in enumerate(self.symbols)}
         result = np.empty((len(windows), len(windows.horizons)))
         for part, mine in windows.by_series():
-            index = place.get(panel.symbols[panel.series[part.start]])
+            index = place.get(panel.symbols[int(panel.series_of(part.start))])
             estimates = np.full(len(PARAMETERS), np.nan) if index is None else self.estimates[index]
             scales = horizon_scales(panel.returns[part], estimates, windows.horizons)
             result[mine] = scales[windows.rows[mine] - part.start]

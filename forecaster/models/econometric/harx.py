@@ -178,13 +178,25 @@ class HarxForecaster:
         """Scale of the return over each horizon, shape (n_origins, n_horizons)."""
         if self.coefficients is None:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
-        fitted = np.empty((len(windows), len(windows.horizons)))
+        scales = windows.scales
         for mine, regressors in self.regressors(windows):
-            for horizon, columns in enumerate(regressors):
-                # Not a matrix product: its rounding depends on how many rows there are.
-                fitted[mine, horizon] = (columns * self.coefficients[horizon]).sum(axis=1)
-        scales: Array = np.maximum(fitted, SCALE_FLOOR) * windows.scales
+            scales[mine] *= self.stretch(regressors)
         return scales
+
+    def stretch(self, regressors: list[Array]) -> Array:
+        """Scale over the EWMA one, shape (n, n_horizons), from the regressors of one series."""
+        if self.coefficients is None:
+            raise NotFittedError("a model is fitted before it predicts; call fit first")
+        # Not a matrix product: its rounding depends on how many rows there are.
+        fitted = np.stack(
+            [
+                (columns * coefficients).sum(axis=1)
+                for columns, coefficients in zip(regressors, self.coefficients, strict=True)
+            ],
+            axis=1,
+        )
+        stretch: Array = np.maximum(fitted, SCALE_FLOOR)
+        return stretch
 
     def predict(self, windows: Windows) -> QuantileForecast:
         """Stretch the pooled quantiles by each origin's scale; say which members have no prices."""
