@@ -264,7 +264,7 @@ def test_the_network_starts_at_its_anchor(name: str) -> None:
         anchors = np.sqrt(build("qlike_glm").fit(learnable(WHOLE)).variance(windows))
     else:
         anchors = build("lin").fit(learnable(WHOLE)).scales(windows)
-    location, scale = untrained._location_and_scale(windows)
+    location, scale = untrained.location_and_scale(windows)
     np.testing.assert_allclose(scale, anchors, rtol=1e-6)
     np.testing.assert_allclose(location, 0.0, atol=1e-12)
 
@@ -316,7 +316,7 @@ def test_a_renewal_keeps_the_network_and_takes_what_happened_since(name: str, fi
     assert 0 < later.sum() <= 3 * 40
     assert np.array_equal(scale[~later], first._past.scale)
     assert np.array_equal(location[~later], first._past.location)
-    then = first._location_and_scale(Windows(WHOLE, rows[later], HORIZONS))
+    then = first.location_and_scale(Windows(WHOLE, rows[later], HORIZONS))
     np.testing.assert_allclose((location[later], scale[later]), then, rtol=1e-6)
     place = second.target.settled(location)
     standardised = (Windows(WHOLE, rows, HORIZONS).targets - place) / scale

@@ -95,7 +95,7 @@ def test_the_variance_of_the_range_is_what_is_forecast(variance_model: Convoluti
     assert past is not None
     realised = Windows(PANEL, past.rows, HORIZONS).realised_variance
     factors = (realised / past.scale**2).mean(axis=0)
-    location, scale = variance_model._location_and_scale(TEST)
+    location, scale = variance_model.location_and_scale(TEST)
     forecast = variance_model.predict(TEST)
     assert forecast.tails is not None
     assert not location.any()
@@ -156,7 +156,7 @@ def test_a_planted_mean_is_found_and_no_other() -> None:
         model = build("point").fit(fit_windows(panel, panel.calendar[700], HORIZONS, WARM_UP))
         test = origin_windows(panel, panel.calendar[701], panel.calendar[890], HORIZONS, WARM_UP)
         forecast = model.predict(test)
-        location, scale = model._location_and_scale(test)
+        location, scale = model.location_and_scale(test)
         past = model._past
         assert past is not None
         outcomes, slopes = Windows(panel, past.rows, HORIZONS).targets, model.target.slopes

@@ -643,8 +643,8 @@ def test_several_seeds_are_averaged_in_logs() -> None:
     for member, single in zip(both.weights, alone, strict=True):
         assert single.weights is not None
         assert np.array_equal(member, single.weights[0])
-    logs = [np.log(single._location_and_scale(fold.test)[1]) for single in alone]
-    together = np.log(both._location_and_scale(fold.test)[1])
+    logs = [np.log(single.location_and_scale(fold.test)[1]) for single in alone]
+    together = np.log(both.location_and_scale(fold.test)[1])
     np.testing.assert_allclose(together, np.mean(logs, axis=0), rtol=1e-9)
     assert np.abs(logs[0] - logs[1]).max() > 1e-3
     beside = both.residuals.parameters + both.target.parameters

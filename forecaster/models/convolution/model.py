@@ -223,7 +223,7 @@ class ConvolutionForecaster:
         held = past.rows[np.minimum(place, len(past.rows) - 1)] == windows.rows
         location, scale = (np.empty((len(windows), len(windows.horizons))) for _ in range(2))
         location[held], scale[held] = past.location[place[held]], past.scale[place[held]]
-        location[~held], scale[~held] = previous._location_and_scale(windows.take(~held))
+        location[~held], scale[~held] = previous.location_and_scale(windows.take(~held))
         self.statistics = previous.statistics
         self.target.fit(windows)
         self._take_residuals(windows, location, scale)
@@ -322,7 +322,7 @@ class ConvolutionForecaster:
         if self.weights is None:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
         windows.panel.warn_of_missing(self.target.universe, "the market and the cross-section are")
-        return self.target.forecast(windows, *self._location_and_scale(windows), self.residuals)
+        return self.target.forecast(windows, *self.location_and_scale(windows), self.residuals)
 
     def save(self, folder: Path) -> None:
         """Write the weights by name, the feature statistics, the residual quantiles and the linear models."""
@@ -467,7 +467,7 @@ class ConvolutionForecaster:
         outputs: Array = np.mean(scored, axis=0, dtype=np.float64)
         return outputs
 
-    def _location_and_scale(self, windows: Windows) -> tuple[Array, Array]:
+    def location_and_scale(self, windows: Windows) -> tuple[Array, Array]:
         """Forecast where outcomes lie and how far they spread, each of shape (n_origins, n_horizons)."""
         assert self.weights is not None
         location, scale = (np.empty((len(windows), len(windows.horizons))) for _ in range(2))
