@@ -1,7 +1,7 @@
 # `make` lists the targets. `make run` and `make test` need nothing but Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all lint check docs security release-check bench bench-skill bench-store setup setup-dev setup-peers lock lock-peers clean
+.PHONY: help run test test-all lint check docs security release-check bench bench-skill bench-store bench-scale setup setup-dev setup-peers lock lock-peers clean
 
 # Refused in one line, here, before a recipe starts: a recipe that fails adds a line of make's own.
 refusal = $(shell PYTHON='$(PYTHON)' .ci/find-python 2>&1 >/dev/null)
@@ -55,6 +55,9 @@ bench-skill: setup-dev ## hold all models against each other on 20 stocks, 2005 
 
 bench-store: setup-dev ## measure the price store with 75 million rows; arguments in ARGUMENTS, such as --rounds 3
 	.venv/bin/python tests/benchmarks/bench_store.py $(ARGUMENTS)
+
+bench-scale: setup-dev ## measure nights and scoring of up to 10,000 symbols; arguments in ARGUMENTS, such as --symbols 100 1000
+	.venv/bin/python tests/benchmarks/bench_scale.py $(ARGUMENTS)
 
 setup: ## make .venv with what the application needs
 	$(setup) core

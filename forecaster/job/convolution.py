@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from forecaster.job.base import Spec
 from forecaster.job.econometric import YEAR
@@ -41,6 +41,17 @@ class Training(Spec):
     """Networks that are trained from different seeds and averaged."""
     warm_start: bool = False
     """Whether each training of a backtest starts from the weights of the one before."""
+    devices: PositiveInt = 1
+    """Devices of a host (GPUs) that share each step of training; they divide its chunks evenly."""
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.chunks_per_step % self.devices:
+            raise ValueError(
+                f"devices divide the chunks of a step evenly; received {self.devices} devices for "
+                f"{self.chunks_per_step} chunks"
+            )
+        return self
 
 
 class _ScaleNetwork(ModelSpec):

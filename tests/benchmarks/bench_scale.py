@@ -170,7 +170,7 @@ def _fit(options: argparse.Namespace) -> None:
     model: Any = fit_model(job, "convolution", panel, panel.calendar[-1])
     linear = model.target.linear
     omega, alpha, beta = TRUTH
-    truth = dict(mean=0.0, omega=omega * 0.016**2, alpha=alpha, gamma=0.0, beta=beta)
+    truth = {"mean": 0.0, "omega": omega * 0.016**2, "alpha": alpha, "gamma": 0.0, "beta": beta}
     truth |= {"degrees_of_freedom": 6.0, "start": 0.016**2}
     of_all = np.tile([truth[name] for name in PARAMETERS], (len(names), 1))
     of_all[: len(linear.garch.estimates)] = linear.garch.estimates

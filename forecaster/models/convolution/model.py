@@ -113,6 +113,8 @@ class ConvolutionForecaster:
         Whether `start_from` has an effect.
     seed : int
         Seed of the weights, the cuts, the order and the dropout of the first network.
+    devices : int
+        Devices of this host that share each step of training.
     """
 
     def __init__(
@@ -134,12 +136,13 @@ class ConvolutionForecaster:
         seeds: int,
         warm_start: bool,
         seed: int,
+        devices: int = 1,
     ) -> None:
         self.strategy, self.layers, self.lookback, self.dense = strategy, tuple(layers), lookback, dense
         self.target: Target = TARGETS[target](anchor)
         self.refit_every, self.half_life = refit_every, half_life
         self.chunk, self.dropout = chunk, dropout
-        self.schedule = Schedule(epochs, chunks_per_step, learning_rate, weight_decay)
+        self.schedule = Schedule(epochs, chunks_per_step, learning_rate, weight_decay, devices=devices)
         self.seeds, self.warm_start, self.seed = seeds, warm_start, seed
         self.weights: NDArray[np.float32] | None = None
         self.residuals = ResidualQuantiles(by_symbol=False)

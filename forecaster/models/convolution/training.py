@@ -42,6 +42,8 @@ MEAN_DECAY, SQUARE_DECAY, SMALLEST_ROOT = 0.9, 0.999, 1e-7
 """Of AdamW, as in Keras."""
 COMPILED = 64
 """Programs that are kept; a job has about as many as models."""
+DEVICE_SEED = 1_000_003
+"""Between the seeds of the dropout of two devices."""
 SCORING_BLOCK = 2048
 """Origins that are scored as one series."""
 SCORING_GROUP = 8
@@ -123,6 +125,9 @@ class Schedule:
         Of AdamW, on every weight, biases and scales of a normalization too, as Keras has it by default.
     warm_up : int
         Steps in which the rate rises.
+    devices : int
+        Devices of this host that share each step: GPUs, where there are as many, and else CPUs. Their
+        gradients are added, so that results are those of one device but for rounding and dropout.
     """
 
     epochs: int
@@ -130,8 +135,14 @@ class Schedule:
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     warm_up: int = 20
+    devices: int = 1
 
     def __post_init__(self) -> None:
+        if self.devices < 1 or self.chunks_per_step % self.devices:
+            raise ParameterError(
+                "the chunks of a step are divided evenly among devices. Received: "
+                f"{self.chunks_per_step} chunks and {self.devices} devices."
+            )
         if self.chunks_per_step < FEWEST_CHUNKS:
             raise ParameterError(
                 f"a step takes at least {FEWEST_CHUNKS} chunks. Received: {self.chunks_per_step}."
@@ -161,8 +172,8 @@ class Trainer:
     Attributes
     ----------
     traces : Counter
-        How often what has been traced: ``("train", chunks a step)`` and ``("score", origins of a block)``,
-        where a single window is a block of 1.
+        How often what has been traced: ``("train", chunks a step)``, for each number of devices, and
+        ``("score", origins of a block)``, where a single window is a block of 1.
     """
 
     def __init__(self, network: Network, objective: Objective, chunk: int) -> None:
@@ -236,6 +247,7 @@ class Trainer:
             constants=constants,
             statistics=statistics,
             dropout_seed=seed,
+            devices=schedule.devices,
         )
         trained: Array = state.weights.numpy()
         if not np.isfinite(trained).all():
@@ -261,6 +273,7 @@ class Trainer:
         constants: Sequence[npt.NDArray[Any]] = (),
         statistics: Array | None = None,
         dropout_seed: int = 0,
+        devices: int = 1,
     ) -> tuple[TrainingState, Array]:
         """Train on chunks, a step a group of them.
 
@@ -284,6 +297,8 @@ class Trainer:
             Mean and deviation that features are standardised by.
         dropout_seed : int
             Seed of the dropout.
+        devices : int
+            As of a `Schedule`.
 
         Returns
         -------
@@ -296,7 +311,7 @@ class Trainer:
         Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2, with the
         epsilon where Keras has it.
         """
-        *after, losses = self._train(chunks.shape[1])(
+        *after, losses = self._train(chunks.shape[1], devices)(
             *state,
             *self._checked(data, "observed"),
             tf.constant(chunks, dtype=tf.int32),
@@ -370,7 +385,8 @@ class Trainer:
             loss = tf.reduce_sum(weight * self.objective.loss(outputs, seen, constants))
         return loss, tape.gradient(loss, weights)
 
-    def _compile_training(self, per_step: int) -> Callable[..., Any]:
+    def _compile_training(self, per_step: int, devices: int) -> Callable[..., Any]:
+        spread = _Spread(devices) if devices > 1 else None
         flat = tf.TensorSpec((self.function.size,), tf.float32)
         signature = (
             *(flat, flat, flat, tf.TensorSpec((), tf.int32)),
@@ -402,6 +418,9 @@ class Trainer:
         ) -> Tensor:
             self.traces["train", per_step] += 1
             data = Data(channels, features, observed, origin_weights)
+            compute = self._loss_and_gradient
+            if spread is not None:
+                compute = spread.shared(compute, data)
             count = tf.shape(chunks)[0]
             age = tf.cast(past + 1 + tf.range(count), tf.float32)
             sizes = rates * tf.sqrt(1.0 - SQUARE_DECAY**age) / (1.0 - MEAN_DECAY**age)
@@ -410,7 +429,7 @@ class Trainer:
             def step(
                 index: Tensor, weights: Tensor, means: Tensor, squares: Tensor, losses: Tensor
             ) -> tuple[Tensor, ...]:
-                loss, gradient = self._loss_and_gradient(
+                loss, gradient = compute(
                     weights,
                     data,
                     chunks[index],
@@ -564,6 +583,53 @@ class Trainer:
 
         compiled: Callable[..., Any] = tf.function(score, input_signature=signature, autograph=False)
         return compiled
+
+
+class _Spread:
+    """Several devices of this host, each of which does its share of the chunks of every step.
+
+    Parameters
+    ----------
+    devices : int
+        At least two.
+
+    Raises
+    ------
+    ParameterError
+        If this host has fewer.
+    """
+
+    def __init__(self, devices: int) -> None:
+        found = tf.config.list_logical_devices("GPU")
+        if len(found) < devices:
+            found = tf.config.list_logical_devices("CPU")
+        if len(found) < devices:
+            raise ParameterError(
+                f"devices that share a step are GPUs, or logical CPUs, of this host. Received: {devices}, "
+                f"while TensorFlow sees {len(found)} of a kind."
+            )
+        self._strategy = tf.distribute.MirroredStrategy([device.name for device in found[:devices]])
+
+    def shared(self, compute: Callable[..., Any], data: Data) -> Callable[..., Any]:
+        """Make of a loss and gradient of all chunks the sum of those of each device."""
+        strategy = self._strategy
+        # Before the loop, so that the panel is copied to each device once.
+        held = strategy.run(lambda: tuple(tf.identity(part) for part in data))
+
+        def together(weights: Tensor, _: Data, chunks: Tensor, share: Tensor, *others: Tensor) -> Tensor:
+            *settings, seed = others
+
+            def alone(mine: Sequence[Tensor]) -> Tensor:
+                number = tf.distribute.get_replica_context().replica_id_in_sync_group
+                chosen = chunks[number :: strategy.num_replicas_in_sync]
+                # A mask of its own, or each device would drop the same.
+                own = seed + tf.stack([number, 0]) * DEVICE_SEED
+                return compute(weights, Data(*mine), chosen, share, *settings, own)
+
+            parts = strategy.run(alone, args=(held,))
+            return tuple(strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None) for part in parts)
+
+        return together
 
 
 @dataclass(frozen=True)
