@@ -214,9 +214,12 @@ def _chosen(
     made: dict[str, Callable[[], Forecaster]] = {}
     combinations: dict[str, Sequence[str]] = {}
     for spec in job.models:
-        if spec.name in wanted and isinstance(spec, CombinationModel):
+        if spec.name not in wanted:
+            continue
+        # A combination that is more than an average is a model of its own.
+        if isinstance(spec, CombinationModel) and isinstance(job.build(spec.name), CombinationForecaster):
             combinations[spec.name] = spec.members
-        elif spec.name in wanted:
+        else:
             made[spec.name] = partial(job.build, spec.name)
     return made, combinations
 
