@@ -24,9 +24,8 @@ def explain_job(job: Job) -> str:
             of_members = isinstance(spec, CombinationModel) and set(spec.members) & set(seeing)
             seeing += [spec.name] if spec.sees_covariates or of_members else []
         others = [spec.name for spec in job.models if spec.name not in seeing]
-        blocks.append(
-            f"covariates {named}: seen by {', '.join(seeing)}; not looked at by {', '.join(others) or 'none'}"
-        )
+        blind = f"; not looked at by {', '.join(others)}" if others else ""
+        blocks.append(f"covariates {named}: seen by {', '.join(seeing)}{blind}")
     for portfolio, weights in job.portfolios.items():
         held = ", ".join(f"{weight:g} of {symbol}" for symbol, weight in weights.items())
         blocks.append(f"portfolio {portfolio}: {held}, brought back to that at every close")

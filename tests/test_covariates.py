@@ -545,3 +545,16 @@ def test_a_renewed_network_sees_covariates_as_it_was_trained(fitted: dict[str, A
         first._outputs(later, first._data(later, first._features(later)), list(first.weights)),
     )
     assert {"covariate FX", "covariate RATE"} <= set(second.lag_weights()["channel"])
+
+
+def test_explain_says_who_looks_at_what(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "name: told\nprices: {kind: sample}\nbacktest: {start: 2004-01-01}\ncovariates: {WTI: level}\n"
+        "portfolios: {P: {SP500: 1.5, NASDAQ: -0.5}}\nmodels:\n  - {kind: ridge}\n  - {kind: zero}\n"
+        "  - {kind: combination, members: [ridge, zero]}\n"
+    )
+    told = CliRunner().invoke(app, ["explain", str(path)])
+    assert told.exit_code == 0, told.output
+    assert "covariates WTI (level): seen by ridge, combination; not looked at by zero\n" in told.output
+    assert "portfolio P: 1.5 of SP500, -0.5 of NASDAQ, brought back to that at every close\n" in told.output
