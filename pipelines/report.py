@@ -37,10 +37,13 @@ def report_step(evening: Evening, step: Step) -> None:
     job, ledger = evening.job, evening.ledger
     folder = evening_folder(evening)
     by_origin = ledger.track_record(job.name, end=evening.as_of, by_origin=True)
+    # Of this evening, which may have been missed and be done after later ones.
+    issued, status = ledger.forecasts(job.name, end=evening.as_of), ledger.status(job.name, evenings=1000)
+    issued = issued[issued["as_of"] <= pd.Timestamp(evening.as_of)]
     with staged(folder) as staging:
-        write_table(ledger.latest(job.name), staging / "forecasts.parquet")
+        write_table(issued[issued["as_of"] == issued["as_of"].max()], staging / "forecasts.parquet")
         write_table(ledger.track_record(job.name, end=evening.as_of), staging / "track_record.csv")
-        write_table(ledger.status(job.name, evenings=1), staging / "status.csv")
+        write_table(status[status["as_of"] == pd.Timestamp(evening.as_of)], staging / "status.csv")
         write_json(evening.data.provenance(job), staging / "provenance.json")
         write_table(by_origin, staging / "track_record.parquet")
         write_table(recent_prices(evening.data.panel, SHOWN_SESSIONS), staging / "recent_prices.parquet")

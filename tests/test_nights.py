@@ -133,16 +133,17 @@ def test_an_evening_is_done_once(lived: Path) -> None:
     assert set(night.steps.values()) == {"before"}
     with ledger_of(lived) as ledger:
         pd.testing.assert_frame_equal(ledger.forecasts("desk"), issued)
-        assert ledger.status("desk", evenings=9)["starts"].tolist() == [1] * 6 + [2] * 6 + [1] * 6
+        starts = ledger.status("desk", evenings=9).groupby("as_of")["starts"].first()
+        assert starts.tolist() == [1, 2, 1]
         events = ledger.model_events("desk")
     assert events[["event", "version"]].to_numpy().tolist() == [["promotion", "1"]]
     folder = lived.parent / "workspace" / "desk" / "evenings" / "2018-06-04"
-    assert {path.name for path in folder.iterdir()} == {
-        "forecasts.parquet",
-        "track_record.csv",
-        "status.csv",
-        "provenance.json",
-    }
+    issued_then = pd.read_parquet(folder / "forecasts.parquet")
+    assert set(issued_then["origin"]) == {pd.Timestamp("2018-06-04")}
+    assert set(pd.read_csv(folder / "status.csv")["as_of"]) == {"2018-06-04"}
+    page = (folder.parent / "report.html").read_text()
+    assert "ewma_fhs" in page
+    assert "2018-06-05" in page
 
 
 def test_the_status_says_it(lived: Path) -> None:
