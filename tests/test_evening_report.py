@@ -63,7 +63,7 @@ def test_its_numbers_are_those_of_the_ledger(workspace: Path, tmp_path: Path) ->
     assert page == (workspace / "eve" / "evenings" / "report.html").read_text("utf-8")
     mine = (scores["model"] == "ewma_fhs") & (scores["horizon"] == 1)
     part = scores[mine & (scores["origin"] < "2018-06-06")]
-    assert f"<td>{len(part)}<small>2018-06-04 2018-06-05</small></td>" in page
+    assert f"<td>{len(part)}<small><span>2018-06-04</span> <span>2018-06-05</span></small></td>" in page
     assert f'<td class="begin">{100 * part["crps"].mean():.3f}%<small>' in page
     for row in issued[issued["model"] == "ewma_fhs"].to_dict("records"):
         assert f"<td>{row['close'] * math.exp(row['q0.5']):,.2f}</td>" in page

@@ -735,6 +735,30 @@ def test_scores_of_nan_are_gaps(copy: Path) -> None:
     assert "There is no forecast for WTI in the results" in page.text
 
 
+def test_a_model_without_forecasts_is_listed_and_missed(copy: Path) -> None:
+    models = pd.read_csv(copy / "models.csv")
+    idle = models.head(1).assign(model="idle", description="Made no forecast")
+    pd.concat([models, idle]).to_csv(copy / "models.csv", index=False)
+    latest = pd.read_parquet(copy / "latest.parquet")
+    latest[latest["model"] != CHAMPION].to_parquet(copy / "latest.parquet")
+    forecasts = pd.read_parquet(copy / "forecasts.parquet")
+    forecasts[forecasts["model"] != CHAMPION].to_parquet(copy / "forecasts.parquet")
+    page = Page(render(copy))
+    row = page.tables[LEADERBOARD][-1]
+    assert row[:5] == ["idle", "– no verdict", "– –", "– –", "– –"]
+    assert "The champion's forecasts are not in the results; these are made by" in page.text
+    assert f"The forecasts of {CHAMPION} and of the best baseline are not both in the results" in page.text
+
+
+def test_one_symbol_and_one_horizon(tmp_path: Path) -> None:
+    directory = write_results(tmp_path / "one", ("SPX",), (5,), 300)
+    page = Page(render(directory))
+    assert [row[0] for row in page.tables["SPX"]][:2] == ["Sessions ahead", "Price, median"]
+    assert all(len(row) == 2 for row in page.tables["SPX"])
+    assert "at 5 sessions" in page.text
+    assert len(page.tables[FORECASTS]) == 3
+
+
 def test_verdict_missing_leaves_ratios_from_scores(copy: Path, results: Path) -> None:
     (copy / "verdict.csv").unlink()
     rows = Page(render(copy)).tables[LEADERBOARD][2:]
