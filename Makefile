@@ -1,7 +1,7 @@
 # `make` lists the targets. `make run` and `make test` need nothing but Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all lint check docs security release-check bench bench-skill bench-store bench-scale setup setup-dev setup-peers lock lock-peers clean
+.PHONY: help run test test-all lint check docs security release-check bench bench-skill bench-volatility bench-store bench-scale setup setup-dev setup-peers lock lock-peers clean
 
 # Refused in one line, here, before a recipe starts: a recipe that fails adds a line of make's own.
 refusal = $(shell PYTHON='$(PYTHON)' .ci/find-python 2>&1 >/dev/null)
@@ -16,7 +16,7 @@ compile = uv pip compile pyproject.toml --group build --universal --fork-strateg
 	--generate-hashes --no-annotate --no-header --quiet
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 run: setup ## set up and run the main job on bundled real prices, offline
 	.venv/bin/forecaster run configs/quickstart.yaml
@@ -52,6 +52,9 @@ bench: setup-dev setup-peers ## measure speed and memory beside the peers; argum
 
 bench-skill: setup-dev ## hold all models against each other on 20 stocks, 2005 to 2022; arguments in ARGUMENTS
 	.venv/bin/python tests/benchmarks/bench_skill.py $(ARGUMENTS)
+
+bench-volatility: setup-dev ## hold models of the variance against HAR-log on two indices; arguments in ARGUMENTS
+	.venv/bin/python tests/benchmarks/bench_volatility.py $(ARGUMENTS)
 
 bench-store: setup-dev ## measure the price store with 75 million rows; arguments in ARGUMENTS, such as --rounds 3
 	.venv/bin/python tests/benchmarks/bench_store.py $(ARGUMENTS)
