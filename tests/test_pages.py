@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from forecaster.job import parse_job
 from pipelines.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -33,16 +35,36 @@ def parts(page: str) -> list[tuple[str, str]]:
     return FENCE.findall((DOCS / page).read_text(encoding="utf-8"))
 
 
-def command(line: str) -> None:
+READ_ONLY = {"operations.md", "how-to/dashboard.md"}
+"""Their commands serve until they are stopped, or need an evening's results: here they are only read."""
+JOB = """
+name: us
+prices: {kind: sample, symbols: [SP500, NASDAQ]}
+backtest: {start: 2014-01-01}
+models: [{kind: historical}, {kind: ewma_fhs}]
+"""
+
+
+def command(line: str, read_only: bool) -> None:
     program, *arguments = shlex.split(line, comments=True)
     if program == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         assert re.search(rf"^{arguments[0]}:", makefile, re.MULTILINE), line
         return
+    if Path(program).name == "pip":
+        extra = re.fullmatch(r"\.\[(\w+)\]", arguments[-1])
+        assert arguments[0] == "install", line
+        assert extra, line
+        assert (
+            extra[1]
+            in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        )
+        return
     assert Path(program).name == "forecaster", line
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = CliRunner().invoke(app, arguments)
+        # What stands before `--help` is read, and refused where there is no such option.
+        result = CliRunner().invoke(app, [*arguments, "--help"] if read_only else arguments)
     assert result.exit_code == 0, f"{line}\n{result.stdout}\n{result.stderr}"
 
 
@@ -51,17 +73,19 @@ def test_a_page_runs_as_it_stands(page: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
     for kind, body in parts(page):
-        if kind == "yaml":
-            title = re.match(r"# (\w+\.yaml)\n", body)
-            assert title, f"a job on a page begins with its name:\n{body}"
+        if kind == "yaml" and (title := re.match(r"# (\w+\.yaml)\n", body)):
             Path(title[1]).write_text(body, encoding="utf-8")
+        elif kind == "yaml":
+            parse_job(JOB + body, "a part of a job")
         elif kind == "python":
             exec(compile(body, page, "exec"), names)
         elif kind == "sh":
             for line in body.splitlines():
-                command(line)
+                command(line, page in READ_ONLY)
+        elif kind == "json":
+            json.loads(body)
         else:
-            assert kind == "text", f"{page}: a code block is yaml, python, sh or text, not {kind!r}"
+            assert kind == "text", f"{page}: a code block is yaml, python, sh, json or text, not {kind!r}"
 
 
 def test_links_of_every_page_lead_somewhere() -> None:
