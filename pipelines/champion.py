@@ -13,6 +13,7 @@ import pandas as pd
 from forecaster.errors import TrackingError
 from forecaster.models.base import Forecaster
 from forecaster.tracking.saved import read_model
+from forecaster.walkforward import fit_windows
 from pipelines.evening import Evening
 from pipelines.train import fit_model, training_folder
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from forecaster.windows import Panel
 
 __all__ = [
+    "ADAPTIVE",
     "FITTED",
     "InUse",
     "Roles",
+    "adaptively",
     "fit_baseline",
     "in_use",
     "load_in_use",
@@ -34,6 +37,9 @@ __all__ = [
 
 FITTED = "fit-"
 """Begins the version of a model that was fitted for one evening, because no registered one could be used."""
+
+ADAPTIVE = "+adaptive"
+"""Ends the version of a model that is calibrated adaptively, because its coverage broke."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ class InUse:
     name : str
         Name of the model in its job.
     version : str
-        Number of the registered version; ``fit-DATE`` where it was fitted for the evening.
+        Number of the registered version; ``fit-DATE`` where it was fitted for the evening; with ``+adaptive``
+        where it is calibrated because its coverage broke.
     model : Forecaster
     """
 
@@ -121,6 +128,33 @@ def load_version(job: Job, registry: Registry, version: Version) -> InUse:
     return InUse(saved.name, str(version.number), saved.model)
 
 
+def adaptively(job: Job, panel: Panel, use: InUse, fitted_until: str) -> InUse:
+    """Calibrate a registered model adaptively, by the outcomes since it was fitted.
+
+    Nothing is fitted again. Thresholds start from what the model forecast before its fit, and follow the
+    errors from then on; a model that its job calibrates is given this calibration instead of its own.
+
+    Parameters
+    ----------
+    job : Job
+    panel : Panel
+        Prices up to the evening.
+    use : InUse
+    fitted_until : str
+        The evening on which it was fitted, YYYY-MM-DD.
+    """
+    from forecaster.calibration import Adaptive
+    from forecaster.models.calibrated import Calibrated
+
+    inside = use.model.model if isinstance(use.model, Calibrated) else use.model
+    span = job.backtest
+    windows = fit_windows(
+        panel, np.datetime64(fitted_until, "D"), job.horizons, job.warm_up, span.embargo, span.rolling
+    )
+    model = Calibrated(inside, Adaptive(), job.warm_up).begin(windows)
+    return InUse(use.name, f"{use.version}{ADAPTIVE}", model)
+
+
 def load_in_use(evening: Evening) -> tuple[list[InUse], list[str]]:
     """Load the champion and the best baseline beside it.
 
@@ -161,6 +195,10 @@ def load_in_use(evening: Evening) -> tuple[list[InUse], list[str]]:
         names = [version.tags.get("forecaster.baseline", "") for version in found.champions]
         baseline = fit_baseline(evening.job, evening.data.panel, next((name for name in names if name), ""))
         trouble.append(f"no registered version can be used, so {baseline.name} was fitted for the evening")
+    if measure.calibrate and champion is not None:
+        fitted = next(each for each in found.champions if str(each.number) == champion.version).fitted_until
+        champion = adaptively(evening.job, evening.data.panel, champion, fitted)
+        trouble.append(f"{champion.name} is calibrated adaptively since {measure.since}")
     if measure.fallback and baseline is not None:
         trouble.append(f"{baseline.name} stands in for the champion since {measure.since}")
     challenger = next(usable((found.challenger,) if found.challenger else ()), None)

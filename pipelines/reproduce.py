@@ -13,7 +13,7 @@ from forecaster.errors import DataError, LedgerError
 from forecaster.job import Job, parse_job
 from forecaster.quantiles import TAIL_COLUMNS, quantile_columns
 from forecaster.windows import Windows
-from pipelines.champion import FITTED, InUse, fit_baseline, load_version
+from pipelines.champion import ADAPTIVE, FITTED, InUse, adaptively, fit_baseline, load_version
 from pipelines.evening import open_registry
 from pipelines.loading import load_data
 from pipelines.provenance import code_version
@@ -98,7 +98,9 @@ def _model(job: Job, panel: Panel, name: str, version: str) -> InUse:
     if version.startswith(FITTED):
         return fit_baseline(job, panel, name)
     registry = open_registry(job)
-    return load_version(job, registry, registry.version(int(version)))
+    registered = registry.version(int(version.removesuffix(ADAPTIVE)))
+    use = load_version(job, registry, registered)
+    return adaptively(job, panel, use, registered.fitted_until) if version.endswith(ADAPTIVE) else use
 
 
 def _row(origins: Windows, use: InUse, symbol: str, origin: pd.Timestamp, horizon: int) -> pd.Series[Any]:

@@ -166,6 +166,18 @@ def test_what_could_not_be_sent_is_sent_with_the_next(ledger: Ledger, hook: Take
     assert len(hook.messages) == 1
 
 
+def test_a_ledger_that_breaks_meanwhile_fails_no_evening(tmp_path: Path, hook: Taken) -> None:
+    path = tmp_path / "broken.db"
+    with Ledger.open(path) as ledger:
+        note(ledger, "coverage", "fail")
+        for file in tmp_path.glob("broken.db*"):
+            file.write_bytes(b"no database at all" * 1000)
+        (line,) = send_alerts(job_with(webhook(hook.port)), ledger, MONDAY)
+    assert line.startswith("alerts: ")
+    assert "\n" not in line
+    assert hook.messages == []
+
+
 # --- the channels ----------------------------------------------------------------------------------------
 
 
