@@ -18,7 +18,7 @@ from forecaster.calibration import Rule
 from forecaster.errors import NotFittedError, ParameterError
 from forecaster.models.base import Forecaster, ResidualQuantiles
 from forecaster.models.calibrated import Calibrated, origins_before
-from forecaster.quantiles import QuantileForecast, average, concatenate, quantile_columns
+from forecaster.quantiles import TAIL_COLUMNS, QuantileForecast, average, concatenate, quantile_columns
 from forecaster.windows import Panel, Windows
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "recalled_models",
     "require_enough",
     "segments",
+    "tail_table",
     "walk",
     "with_combinations",
 ]
@@ -489,8 +490,22 @@ def latest_table(model: str, windows: Windows, forecast: QuantileForecast) -> pd
     Returns
     -------
     DataFrame
-        Columns ``model, symbol, origin, horizon, close`` and ``q0.01`` to ``q0.99``.
+        Columns ``model, symbol, origin, horizon, close``, ``q0.01`` to ``q0.99`` and those of `tail_table`.
     """
     table = forecast_table(model, windows, forecast).drop(columns="y")
     table.insert(4, "close", np.repeat(windows.panel.closes[windows.rows], len(windows.horizons)))
-    return table
+    return pd.concat([table, tail_table(forecast)], axis=1)
+
+
+def tail_table(forecast: QuantileForecast) -> pd.DataFrame:
+    """Lay the tails of a forecast out, in the rows of `forecast_table`.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``tail_low, tail_high, variance``; NaN where the model states none.
+    """
+    tails = forecast.tails
+    unknown = np.full(forecast.values.shape[:2], np.nan)
+    stated = (unknown,) * 3 if tails is None else (tails.low, tails.high, tails.variance)
+    return pd.DataFrame({name: each.ravel() for name, each in zip(TAIL_COLUMNS, stated, strict=True)})

@@ -16,7 +16,7 @@ from forecaster.monitoring import promise_table
 from forecaster.quantiles import TAIL_COLUMNS, QuantileForecast, quantile_columns
 from forecaster.scores import row_scores, score_table
 from forecaster.significance import Champion, choose_champion, daily_losses, mean_ratios, verdicts
-from forecaster.walkforward import Fold, FoldForecast, forecast_table, with_combinations
+from forecaster.walkforward import Fold, FoldForecast, forecast_table, tail_table, with_combinations
 from forecaster.windows import Windows
 from pipelines.loading import JobData, without
 from pipelines.results import write_json, write_quality, write_table
@@ -208,20 +208,15 @@ def _beside(
     windows: Windows, forecast: QuantileForecast, naive_errors: dict[str, NDArray[np.float64]]
 ) -> pd.DataFrame:
     """Columns that scores need beside the forecasts, in the rows of `forecast_table`; NaN where unknown."""
-    realised = windows.realised_variance  # of returns or of the range, as the job says
     unknown = np.full(len(windows.horizons), np.nan)
     of_symbol = np.array([naive_errors.get(symbol, unknown) for symbol in windows.panel.symbols])
     columns = {
         "scale": windows.scales,
         "naive_error": of_symbol[windows.series],
-        "realised_variance": realised,
+        "realised_variance": windows.realised_variance,  # of returns or of the range, as the job says
     }
-    tails = forecast.tails
-    for name, stated in zip(
-        TAIL_COLUMNS, (None,) * 3 if tails is None else (tails.low, tails.high, tails.variance), strict=True
-    ):
-        columns[name] = np.full(realised.shape, np.nan) if stated is None else stated
-    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+    beside = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+    return pd.concat([beside, tail_table(forecast)], axis=1)
 
 
 def _variance_verdicts(job: Job, rows: pd.DataFrame, historical: str | None) -> pd.DataFrame:

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from forecaster.job import Job
-from forecaster.quantiles import TAIL_COLUMNS
-from forecaster.walkforward import forecast_table, latest_table
+from forecaster.walkforward import forecast_table, latest_table, tail_table
 from forecaster.windows import Panel, Windows
 from pipelines.backtest import Progress
 from pipelines.loading import JobData, job_calendars, load_data
@@ -53,7 +52,8 @@ def forecast_job(
         The evening; the last session there is where it is None. Each symbol is forecast from its last session
         up to then.
     output : Path
-        Folder for ``forecasts.parquet``, ``provenance.json`` and what was found about the prices.
+        Folder for ``forecasts.parquet``, ``tails.parquet`` (of the models that state them),
+        ``provenance.json`` and what was found about the prices.
     progress : callable
         Told of every model.
     known_at : datetime, optional
@@ -63,14 +63,19 @@ def forecast_job(
     panel = data.panel
     origins = Windows(panel, panel.last_rows(), job.horizons)
     session = panel.calendar[-1]
-    tables = []
+    tables, tails = [], []
     with staged(output) as staging:
         for number, spec in enumerate(job.models):
             progress(spec.name, number, len(job.models))
             model = fit_model(job, spec.name, panel, np.datetime64(session, "D"))
-            tables.append(forecast_table(spec.name, origins, model.predict(origins)))
+            forecast = model.predict(origins)
+            table = forecast_table(spec.name, origins, forecast)
+            tables.append(table)
+            keys = table[["model", "symbol", "origin", "horizon"]]
+            tails.append(pd.concat([keys, tail_table(forecast)], axis=1).dropna())
         progress("done", len(job.models), len(job.models))
         write_table(pd.concat(tables, ignore_index=True), staging / "forecasts.parquet")
+        write_table(pd.concat(tails, ignore_index=True), staging / "tails.parquet")
         write_quality(data.prices, staging)
         write_json(data.provenance(job), staging / "provenance.json")
     return data
@@ -129,16 +134,11 @@ def forecast_step(evening: Evening, step: Step) -> None:
 
 def issue_table(use: InUse, origins: Windows, evening: Evening) -> pd.DataFrame:
     """Forecast, and lay the forecasts out as the ledger takes them."""
-    forecast = use.model.predict(origins)
-    table = latest_table(use.name, origins, forecast)
+    table = latest_table(use.name, origins, use.model.predict(origins))
     table.insert(1, "model_version", use.version)
     calendars, now = job_calendars(evening.job), evening.clock()
     late = [now >= first_opening(evening, origins.panel, row, calendars) for row in origins.rows.tolist()]
     table["late"] = np.repeat(np.array(late, dtype=bool), len(origins.horizons))
-    for name in TAIL_COLUMNS:
-        if name not in table:
-            stated = None if forecast.tails is None else getattr(forecast.tails, name.removeprefix("tail_"))
-            table[name] = np.nan if stated is None else stated.ravel()
     return table
 
 

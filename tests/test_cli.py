@@ -191,6 +191,13 @@ def test_a_forecast_equals_the_backtest_of_a_refit_on_that_evening(backtested: P
     order = ["model", "symbol", "horizon"]
     ours, theirs = (part.sort_values(order).reset_index(drop=True) for part in (ours, theirs))
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    # So do the tails, by which the expected shortfall of what is issued is known.
+    keys = ["model", "symbol", "origin", "horizon"]
+    ours, theirs = (pd.read_parquet(place / "tails.parquet") for place in (tmp_path / "out", backtested))
+    theirs = theirs[theirs["origin"] == first].dropna()
+    ours, theirs = (part.sort_values(keys).reset_index(drop=True) for part in (ours, theirs))
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    assert len(ours)
 
 
 # Bad input: a name, how the data become bad, what the complaint says.

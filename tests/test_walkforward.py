@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from forecaster.errors import ParameterError
 from forecaster.models.econometric import EwmaForecaster
 from forecaster.models.naive import HistoricalForecaster
-from forecaster.quantiles import LEVELS, QuantileForecast, quantile_columns
+from forecaster.quantiles import LEVELS, QuantileForecast, Tails, quantile_columns
 from forecaster.walkforward import (
     Fold,
     backtest,
@@ -412,7 +412,15 @@ def test_latest_table_has_the_close_in_place_of_the_outcome(
 ) -> None:
     windows, forecast = issued
     table = latest_table("conv", windows, forecast)
-    assert list(table.columns) == ["model", "symbol", "origin", "horizon", "close", *quantile_columns()]
+    keys = ["model", "symbol", "origin", "horizon", "close"]
+    assert list(table.columns) == [*keys, *quantile_columns(), "tail_low", "tail_high", "variance"]
+    assert table["tail_low"].isna().all() == (forecast.tails is None)
+    low, high = forecast.values[:, :, 0] - 0.01, forecast.values[:, :, -1] + 0.02
+    stated = replace(forecast, tails=Tails(low, high, np.full_like(low, 0.3)))
+    told = latest_table("conv", windows, stated)
+    np.testing.assert_array_equal(told["tail_low"], low.ravel())
+    np.testing.assert_array_equal(told["tail_high"], high.ravel())
+    assert (told["variance"] == 0.3).all()
     np.testing.assert_array_equal(table["close"], np.repeat(windows.panel.closes[windows.rows], 2))
 
 

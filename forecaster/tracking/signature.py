@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
-from forecaster.quantiles import quantile_columns
+from forecaster.quantiles import TAIL_COLUMNS, quantile_columns
 
 __all__ = ["SIGNATURE"]
 
@@ -29,6 +29,7 @@ SIGNATURE = ModelSignature(
             ColSpec(DataType.long, "horizon"),
             ColSpec(DataType.double, "close"),
             *(ColSpec(DataType.double, name) for name in quantile_columns()),
+            *(ColSpec(DataType.double, name, required=False) for name in TAIL_COLUMNS),
         ]
     ),
 )
