@@ -34,6 +34,7 @@ __all__ = [
     "record_params",
     "record_tags",
     "spec_hash",
+    "tried_on",
 ]
 
 INTERVAL_TOLERANCE = 0.1
@@ -98,12 +99,29 @@ def record_params(job: Job, data: JobData) -> dict[str, object]:
     }
 
 
+def tried_on(result: BacktestResult) -> tuple[str, str, str]:
+    """Mark of the symbols that are forecast, and the first and last test origin."""
+    symbols = json.dumps(result.data.panel.symbols)
+    origins = result.forecasts["origin"]
+    return (
+        hashlib.sha256(symbols.encode()).hexdigest(),
+        str(origins.min().date()),
+        str(origins.max().date()),
+    )
+
+
 def record_backtest(
     tracker: Tracker, run_id: str, job: Job, result: BacktestResult, tags: dict[str, str]
 ) -> dict[str, str]:
     """Record a run for each model and refit; give the run of each model."""
     pooled = result.scores[result.scores["symbol"] == "*"]
     runs: dict[str, str] = {}
+    universe, start, end = tried_on(result)
+    spanned = {
+        "forecaster.universe": universe,
+        "forecaster.test_start": start,
+        "forecaster.test_end": end,
+    }
     for spec in (spec for spec in job.models if spec.name not in result.failed):
         mine = pooled[pooled["model"] == spec.name]
         metrics = {
@@ -119,7 +137,8 @@ def record_backtest(
         row = result.models.loc[result.models["model"] == spec.name, costs].to_numpy(dtype=float)[0]
         metrics |= dict(zip(costs, row.tolist(), strict=True))
         settings = _flat(spec.model_dump(mode="json"))
-        child = tracker.record(run_id, spec.name, settings, metrics, {**tags, "forecaster.model": spec.name})
+        about_it = {"forecaster.model": spec.name, "forecaster.configuration": job.configuration(spec.name)}
+        child = tracker.record(run_id, spec.name, settings, metrics, {**tags, **spanned, **about_it})
         runs[spec.name] = child
         folds = result.fold_scores[result.fold_scores["model"] == spec.name]
         for number, rows in folds.groupby("fold"):

@@ -101,6 +101,10 @@ def run(
         _show_leaderboard(result.backtest)
         print(f"Champion: {result.backtest.champion.model}, registered as {result.registered}")
         print(f"Why: {result.backtest.champion.reason}")
+        print(
+            f"Tried on this test span so far: {result.tried} configurations; the best of many looks good "
+            "by luck"
+        )
         print(f"Report: {result.report}")
         _finish(result.backtest.data, job.minimum_coverage, result.backtest.failed)
 

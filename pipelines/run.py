@@ -16,13 +16,18 @@ from forecaster.tracking.saved import registered_name
 from forecaster.walkforward import latest_table
 from forecaster.windows import Panel, Windows
 from pipelines.backtest import BacktestResult, Progress, backtest_job, write_backtest
-from pipelines.challenge import challenge, record_backtest, record_params, record_tags
+from pipelines.challenge import challenge, record_backtest, record_params, record_tags, tried_on
 from pipelines.data import write_restatements
 from pipelines.loading import SHOWN_SESSIONS, load_data, recent_prices
 from pipelines.provenance import code_version, package_versions
 from pipelines.results import staged, write_json, write_table
 
 __all__ = ["RunResult", "run_job"]
+
+COUNTED = (
+    "counted in the tracking store: settings of a model that differ, by runs and trainings of any job on the "
+    "same symbols whose test span overlaps; `forecaster backtest` leaves no trace there"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +41,14 @@ class RunResult:
         Address of the champion in the registry.
     report : Path
         The HTML file.
+    tried : int
+        Configurations of models that were tried on the test span until now, these included.
     """
 
     backtest: BacktestResult
     registered: str
     report: Path
+    tried: int
 
 
 def run_job(
@@ -77,6 +85,7 @@ def run_job(
         write_restatements(job, data, staging)
         progress("tracking", 1, steps)
         runs = record_backtest(tracker, run_id, job, result, tags)
+        tried = tracker.tried(*tried_on(result))
         progress(f"champion {result.champion.model}", 2, steps)
         outcome = challenge(registry, runs, job, result, tags)
         panel = result.data.panel
@@ -87,6 +96,11 @@ def run_job(
         ]
         progress("report", 3, steps)
         summary = _summary(job, path, result, begin) | {
+            "configurations": {
+                "tried": tried.configurations,
+                "runs": tried.runs,
+                "counted": COUNTED,
+            },
             "mlflow": {
                 "tracking_uri": tracker.uri,
                 "experiment": tracker.experiment,
@@ -95,7 +109,7 @@ def run_job(
                 "version": outcome.challenger.number,
                 "promoted": outcome.verdict.promote,
                 "verdict": outcome.verdict.reason,
-            }
+            },
         }
         write_table(pd.concat(tables, ignore_index=True), staging / "latest.parquet")
         write_table(recent_prices(result.data.panel, SHOWN_SESSIONS), staging / "recent_prices.parquet")
@@ -117,7 +131,7 @@ def run_job(
         registered_as = f"{address}@champion (version {number})"
     else:
         registered_as = f"{address}/{number}; {outcome.verdict.reason}"
-    return RunResult(result, registered_as, output / "report.html")
+    return RunResult(result, registered_as, output / "report.html", tried.configurations)
 
 
 def _summary(job: Job, path: Path, result: BacktestResult, begin: float) -> dict[str, object]:

@@ -87,6 +87,11 @@ def test_the_results_are_whole(finished: RunResult, workspace: Path) -> None:
     assert summary["symbols"] == ["NASDAQ", "SP500", "WTI"]
     assert len(summary["data_version"]) == len(summary["job_hash"]) == 64
     assert summary["champion"] == finished.backtest.champion.model == "lagged"
+    assert (summary["configurations"]["tried"], summary["configurations"]["runs"]) == (finished.tried, 1)
+    assert finished.tried == 2
+    assert "2 configurations were tried on this test span in 1 run" in " ".join(
+        (workspace / "out" / "report.html").read_text().split()
+    )
 
 
 def test_the_latest_forecasts_start_at_the_last_bar(finished: RunResult, workspace: Path) -> None:

@@ -264,6 +264,32 @@ class Job(Spec):
         spec = self._spec(name).calibration
         return None if spec is None else spec.build()
 
+    def configuration(self, name: str) -> str:
+        """SHA-256 of all that makes a model's backtest what it is, but for names, symbols and the test span.
+
+        Two runs that share it tried the same thing; the seed counts, for luck is tried with it.
+        """
+        settings = self.model_dump(mode="json")
+        elsewhere = (
+            "name",
+            "prices",
+            "store",
+            "calendars",
+            "models",
+            "minimum_coverage",
+            "threads",
+            "workspace",
+        )
+        for key in (*OPERATION, *elsewhere):
+            del settings[key]
+        for key in ("start", "end"):
+            del settings["backtest"][key]
+        spec = self._spec(name)
+        settings["model"] = spec.model_dump(mode="json", exclude={"name", "members"})
+        if isinstance(spec, CombinationModel):
+            settings["members"] = sorted(self.configuration(member) for member in spec.members)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
     @property
     def combinations(self) -> dict[str, tuple[str, ...]]:
         """Members of the combinations, by name."""

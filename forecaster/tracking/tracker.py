@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from forecaster.errors import TrackingError
 from forecaster.tracking.place import artifact_location, tracking_uri
@@ -14,7 +17,34 @@ from forecaster.tracking.place import artifact_location, tracking_uri
 from mlflow.entities import Metric, Param, RunStatus  # isort: skip
 from mlflow.tracking import MlflowClient  # isort: skip
 
-__all__ = ["Tracker"]
+__all__ = ["Tracker", "Tried"]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How much was tried on a test span.
+
+    Parameters
+    ----------
+    configurations : int
+        Different settings of models.
+    runs : int
+        Runs of jobs that they were tried in.
+    """
+
+    configurations: int
+    runs: int
+
+
+def _pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """Go through all pages of a search."""
+    token: str | None = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 class Tracker:
@@ -94,6 +124,36 @@ class Tracker:
         """Keep files with a run."""
         for path in paths:
             self._client.log_artifact(run_id, str(path))
+
+    def tried(self, universe: str, start: str, end: str) -> Tried:
+        """Count the configurations that were tried on a test span, by any job on the universe.
+
+        Parameters
+        ----------
+        universe : str
+            Mark of the symbols, the tag ``forecaster.universe`` of the runs of models.
+        start, end : str
+            First and last test origin, YYYY-MM-DD: a run counts whose test span has a session between them.
+
+        Returns
+        -------
+        Tried
+            Each ``forecaster.configuration`` counts once, however often it was run.
+        """
+        family = self.experiment.split("/")[0] + "/"
+        experiments = [
+            found.experiment_id
+            for found in _pages(self._client.search_experiments)
+            if found.name.startswith(family)
+        ]
+        search = partial(self._client.search_runs, experiments, f"tags.`forecaster.universe` = '{universe}'")
+        configurations, parents = set(), set()
+        for run in _pages(search):
+            tags = run.data.tags
+            if tags["forecaster.test_start"] <= end and start <= tags["forecaster.test_end"]:
+                configurations.add(tags["forecaster.configuration"])
+                parents.add(tags["mlflow.parentRunId"])
+        return Tried(len(configurations), len(parents))
 
     def _create(self, name: str, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(self._experiment_id, tags=dict(tags), run_name=name)
