@@ -552,20 +552,23 @@ def missing_check(missing: Mapping[str, str], total: int, *, minimum_coverage: f
     return Check("missing", state, f"{told}; {first}: {missing[first]}")
 
 
-def runtime_check(seconds: Mapping[str, float], before: pd.DataFrame, *, longest: float) -> Check:
+def runtime_check(
+    seconds: Mapping[str, float], before: pd.DataFrame, *, total: float, longest: float
+) -> Check:
     """Say whether the steps of an evening took longer than they should.
 
     Parameters
     ----------
     seconds : mapping of str to float
-        What each step took.
+        What each step took that was done.
     before : DataFrame
-        ``step, seconds``: what steps took on evenings before.
+        ``step, seconds``: what such steps took on evenings before.
+    total : float
+        What all steps took, those included that had nothing to do or failed.
     longest : float
         What all may take together; above it the check fails. It warns where a step took a minute more than
         three times its median of at least five evenings.
     """
-    total = sum(seconds.values())
     if total > longest:
         return Check(
             "runtime", "fail", f"the steps took {total:.0f} s, more than the {longest:.0f} s allowed"

@@ -143,8 +143,8 @@ def monitor_evening(
         checks.append(stale_check(behind, total, minimum_coverage=job.minimum_coverage))
         missing = {**data.prices.failures, **(failures or {})}
         checks.append(missing_check(missing, max(total, len(missing)), minimum_coverage=job.minimum_coverage))
-    seconds, before = _seconds(status, as_of)
-    checks.append(runtime_check(seconds, before, longest=settings.longest_seconds))
+    elapsed, seconds, before = _seconds(status, as_of)
+    checks.append(runtime_check(seconds, before, total=elapsed, longest=settings.longest_seconds))
     for check in checks:
         ledger.record_alert(job.name, as_of=as_of, check=check.name, state=check.state, reason=check.reason)
     return tuple(checks)
@@ -251,12 +251,17 @@ def _behind(job: Job, data: JobData, as_of: datetime.date, now: datetime.datetim
     return found
 
 
-def _seconds(status: pd.DataFrame, as_of: datetime.date) -> tuple[dict[str, float], pd.DataFrame]:
-    """Seconds of each step on an evening, and on those before."""
-    done = status[status["status"] == "done"]
-    took = (done["finished_at"] - done["started_at"]).map(lambda each: each.total_seconds())
-    table = pd.DataFrame({"step": done["step"], "seconds": took, "as_of": done["as_of"]})
-    tonight = table[table["as_of"] == str(as_of)]
-    seconds = tonight.groupby("step", sort=False)["seconds"].sum()
-    before = table.loc[table["as_of"] < str(as_of), ["step", "seconds"]]
-    return {str(step): float(value) for step, value in seconds.items()}, before
+def _seconds(status: pd.DataFrame, as_of: datetime.date) -> tuple[float, dict[str, float], pd.DataFrame]:
+    """Seconds of all attempts of an evening, of each step that was done, and of those of evenings before."""
+    ended = status[status["finished_at"].notna() & status["started_at"].notna()]
+    took = (ended["finished_at"] - ended["started_at"]).map(lambda each: each.total_seconds())
+    table = ended[["step", "as_of", "status"]].assign(seconds=took)
+    tonight = table["as_of"] == str(as_of)
+    done = table["status"] == "done"
+    seconds = table[tonight & done].groupby("step", sort=False)["seconds"].sum()
+    before = table.loc[(table["as_of"] < str(as_of)) & done, ["step", "seconds"]]
+    return (
+        float(table.loc[tonight, "seconds"].sum()),
+        {str(step): float(value) for step, value in seconds.items()},
+        before,
+    )

@@ -12,7 +12,7 @@ import pytest
 
 from forecaster.job import Job, parse_job
 from forecaster.ledger import Ledger
-from forecaster.monitoring import promise_table, remedy
+from forecaster.monitoring import Check, promise_table, remedy
 from forecaster.quantiles import LEVELS, quantile_columns
 from forecaster.windows import Panel
 from pipelines.loading import load_data
@@ -194,9 +194,18 @@ def test_time_of_steps_is_compared_with_other_evenings(ledger: Ledger, clock: Cl
             clock.now += datetime.timedelta(seconds=200 if number == 6 else 20)
     checks = monitor_evening(job_of(), ledger, session.date(), None, None, NOW)
     assert checks[-1].reason == "ingest took 200 s, usually 20 s"
-    limited = job_of("monitoring: {longest_seconds: 100}")
+    # What had nothing to do took its time all the same.
+    with ledger.start_run("us", job_hash="h", yaml="name: us", as_of=session.date()).step(
+        "train", code_version="c"
+    ) as step:
+        assert step is not None
+        clock.now += datetime.timedelta(seconds=1000)
+        step.skip("not due")
+    checks = monitor_evening(job_of(), ledger, session.date(), None, None, NOW)
+    assert checks[-1].reason == "ingest took 200 s, usually 20 s"
+    limited = job_of("monitoring: {longest_seconds: 1199}")
     checks = monitor_evening(limited, ledger, session.date(), None, None, NOW)
-    assert checks[-1].state == "fail"
+    assert checks[-1] == Check("runtime", "fail", "the steps took 1200 s, more than the 1199 s allowed")
 
 
 def test_features_look_at_no_later_session(tmp_path: Path) -> None:
