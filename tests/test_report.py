@@ -634,8 +634,8 @@ def with_symbols(directory: Path, symbols: list[str]) -> None:
     change_summary(directory, symbols=symbols, job_yaml="symbols: " + json.dumps(symbols))
 
 
-def with_hostile_names(directory: Path) -> Path:
-    with_symbols(directory, list(HOSTILE))
+def with_hostile_names(directory: Path, *others: str) -> Path:
+    with_symbols(directory, [*HOSTILE, *others])
     renamed = {CHAMPION: HOSTILE[0], "mlp": HOSTILE[3], BASELINE: "<b>&amp;</b>", KERNEL: HOSTILE[4]}
     renamed |= {"z": HOSTILE[3]}
     for path in directory.glob("*.csv"):
@@ -929,7 +929,7 @@ def test_a_browser_shows_it_whole(kind: str, widths: tuple[int, ...], copy: Path
     if kind == "plain":
         with_track_record(copy)
     if kind == "hostile":
-        with_hostile_names(copy)
+        with_hostile_names(copy, *(f"S_{number}.L" for number in range(10)))
     if kind == "nothing":
         shutil.rmtree(copy)
         copy.mkdir()
@@ -971,6 +971,11 @@ def test_a_browser_shows_it_whole(kind: str, widths: tuple[int, ...], copy: Path
             if kind == "hostile":
                 ticks = {tick.rstrip("…") for tick in view.locator(".ytick text").all_text_contents()}
                 assert HOSTILE[0][:23] in ticks
+                # By keyboard alone: what is typed chooses the symbols of the table.
+                view.locator("#filter").press_sequentially("s_")
+                assert view.locator("#filter-status").text_content() == "10 of 15 symbols"
+                view.locator("#filter").press_sequentially("7.l")
+                assert view.locator("#forecast-table tbody:visible th").all_text_contents()[0][:5] == "S_7.L"
             if kind == "plain":
                 # The reader's choice wins over the system's.
                 view.get_by_role("button", name="Light mode").click()
