@@ -288,6 +288,29 @@ def test_a_damaged_model_gives_way_and_says_so(desk: Path) -> None:
     )
 
 
+def test_what_the_monitor_found_holds_from_the_next_evening_on(desk: Path) -> None:
+    days = [datetime.date(2018, 6, day) for day in (6, 7, 8)]
+
+    def found(day: datetime.date, event: str) -> None:
+        with ledger_of(desk) as ledger:
+            ledger.record_model_event(
+                "desk", as_of=day, event=event, model="ewma_fhs", version="1", reason="its coverage broke"
+            )
+
+    found(DAYS[-1], "calibration")
+    do(desk, days[0])
+    found(days[0], "fallback")
+    do(desk, days[1])
+    found(days[1], "recovery")
+    do(desk, days[2])
+    with ledger_of(desk) as ledger:
+        issued = ledger.forecasts("desk", start=days[0])
+        said = ledger.status("desk", evenings=3).query("step == 'forecast'")["reason"].tolist()
+    assert issued.groupby("as_of")["model_version"].first().tolist() == ["1+adaptive", "1", "1"]
+    assert said[1] == "ewma_fhs 1; ewma_fhs stands in for the champion since 2018-06-06"
+    assert call("reproduce", int(issued["id"].min()), "--config", desk).exit_code == 0
+
+
 def test_two_at_once_do_nothing_twice(desk: Path) -> None:
     with ledger_of(desk) as ledger:
         job = load_job(desk)

@@ -279,6 +279,20 @@ def test_a_month_of_evenings_that_go_wrong(tmp_path: Path, disk: Path, urls: Cal
     check_reproduced(disturbed, 10)
 
 
+def test_a_week_of_evenings_that_go_wrong_in_postgresql(
+    tmp_path: Path, disk: Path, urls: Callable[[str], str]
+) -> None:
+    span = (datetime.date(2018, 4, 2), datetime.date(2018, 4, 6))
+    faults = {
+        datetime.date(2018, 4, 3): "partial",
+        datetime.date(2018, 4, 4): "locked",
+        datetime.date(2018, 4, 5): "killed",
+    }
+    _, disturbed = simulate(tmp_path, disk, (urls("postgresql"), urls("postgresql")), span, faults, {})
+    check_visible(disturbed)
+    check_reproduced(disturbed, 3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_year_of_evenings_that_go_wrong(
