@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import multiprocessing
 import os
+import random
 import signal
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
@@ -133,16 +134,31 @@ def forked() -> ForkServerContext:
     return context
 
 
-def killed_evening(path: Path, gateway: str, day: datetime.date, seconds: float) -> bool:
-    """Do an evening in a process of its own, and kill that after some time; tell whether it was alive."""
+def killed_evening(path: Path, gateway: str, day: datetime.date, url: str, chance: random.Random) -> bool:
+    """Do an evening in a process of its own, and kill that at a random point of it.
+
+    Returns
+    -------
+    bool
+        Whether it was killed in the middle of a step; not where the step was over too soon.
+    """
+    wanted = chance.choice(["ingest", "train", "forecast", "score", "report"])
     process = forked().Process(target=evening, args=(path, gateway, day))
     process.start()
-    process.join(seconds)
-    alive = process.is_alive()
-    if alive and process.pid is not None:
-        os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    return alive
+    with Ledger.open(url) as ledger:
+        while process.is_alive():
+            steps = ledger.status(evenings=1)
+            begun = steps[(steps["as_of"] == pd.Timestamp(day)) & (steps["step"] == wanted)]
+            if len(begun) and begun["status"].iloc[-1] != "pending":
+                break
+            process.join(0.005)
+        process.join(chance.uniform(0.0, 0.05))
+        if process.is_alive() and process.pid is not None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        steps = ledger.status(evenings=1)
+    died = steps["reason"].fillna("").str.contains("died in the middle")
+    return bool((died & (steps["as_of"] == pd.Timestamp(day))).any())
 
 
 def says(url: str, job: str) -> tuple[pd.DataFrame, pd.DataFrame]:
