@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 
 import numpy as np
@@ -439,7 +439,8 @@ def test_names_are_text_everywhere(small: Path, tmp_path: Path) -> None:
     page = open_page(config, "forecasts")
     for symbol in HOSTILE:
         page = page.selectbox(key="forecasts-symbol").select(symbol).run()
-        assert f"{symbol}: " in text_of(page)
+        assert f"{escape(symbol)}: " in html_of(page)
+        assert "<script" not in html_of(page).lower()
     # Finished text for Plotly, which reads a little HTML.
     figures = "".join(chart.proto.spec for chart in open_page(config, "leaderboard").get("plotly_chart"))
     assert "<script" not in figures
@@ -535,20 +536,20 @@ print(sorted({{"tensorflow", "keras", "mlflow", "exchange_calendars", "yfinance"
 # ---------------------------------------------------------------------------- the command
 
 
-def test_the_command_serves_on_loopback_alone_and_ends(config: Path) -> None:
+def test_the_command_serves_on_loopback_alone_and_ends(config: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "pipelines.cli", "dashboard", str(config), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
-        assert server.stdout is not None
-        said = ""
-        # Ends with the address, or with the server.
-        while f"URL: http://127.0.0.1:{port}" not in said and (line := server.stdout.readline()):
-            said += line
+    log = tmp_path / "server.log"
+    with log.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as server:
+        deadline = time.monotonic() + 60
+        while "URL: " not in log.read_text() and server.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
         sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         server.send_signal(signal.SIGTERM)
-        said += server.communicate(timeout=60)[0]
+        server.wait(timeout=60)
+    said = log.read_text()
     assert f"URL: http://127.0.0.1:{port}" in said
     assert "External" not in said
     assert "Network" not in said

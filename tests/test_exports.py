@@ -141,7 +141,12 @@ def test_xlsx_holds_numbers_dates_and_text(tmp_path: Path) -> None:
     assert about["source"] == found.source
 
 
-@given(symbol=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=20))
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@given(
+    symbol=NAMES | st.builds("{}{}{}".format, st.sampled_from(["", " ", "  "]), st.sampled_from(RUNS), NAMES)
+)
 def test_no_text_becomes_a_formula(symbol: str) -> None:
     table = export_table(newest(forecasts((symbol,))))
     text = to_csv(table).decode("utf-8")
