@@ -156,20 +156,22 @@ def run_steps(
 
 
 def _work(evening: Evening, names: tuple[str, ...], wait: float) -> Night:
-    """Do the steps; after one that raised, only the monitor, so that somebody hears of it."""
+    """Do the steps; after one that others need has raised, only the monitor, so that somebody hears of it."""
     became: dict[str, str] = {}
     raised: Exception | None = None
+    stopped = False
     for number, name in enumerate(names):
-        if raised is not None and name != MONITOR:
+        if stopped and name != MONITOR:
             continue
         evening.progress(name, number, len(names))
         try:
-            became[name] = _done(evening, name, wait, raised)
+            became[name] = _done(evening, name, wait, stopped)
         except LedgerBusyError:
             raise
         except Exception as error:
             _tell(evening, name, str(error))
             raised = raised or error
+            stopped = stopped or not _dispensable(evening, name)
     if raised is not None:
         raise raised
     # What cannot be recorded now is no reason to lose what is done.
@@ -180,16 +182,26 @@ def _work(evening: Evening, names: tuple[str, ...], wait: float) -> Night:
     return Night(evening.as_of, became, dict(evening.failures))
 
 
-def _done(evening: Evening, name: str, wait: float, raised: Exception | None) -> str:
+def _done(evening: Evening, name: str, wait: float, stopped: bool) -> str:
     with evening.run.step(name, code_version=code_version(), wait=wait) as step:
         if step is None:
             return "before"
         STEPS[name](evening, step)
-        if raised is not None:
+        if stopped:
             step.fail("; ".join(filter(None, (step.reason, "the evening is not finished"))))
-    if step.status == "failed" and raised is None:
+    if step.status == "failed" and not stopped:
         _tell(evening, name, step.reason)
     return step.status
+
+
+def _dispensable(evening: Evening, name: str) -> bool:
+    """Whether an evening can go on without a step: without a training, where there is a champion."""
+    if name != "train":
+        return False
+    try:
+        return evening.registry.aliased("champion") is not None
+    except ForecasterError:
+        return False
 
 
 def _tell(evening: Evening, name: str, reason: str) -> None:

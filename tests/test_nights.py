@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from nights import evening_at
 from typer.testing import CliRunner, Result
 
+from forecaster.errors import TrackingError
 from forecaster.job import Job, load_job
 from forecaster.ledger import Ledger
 from forecaster.significance import Champion
@@ -309,6 +310,31 @@ def test_what_the_monitor_found_holds_from_the_next_evening_on(desk: Path) -> No
     assert issued.groupby("as_of")["model_version"].first().tolist() == ["1+adaptive", "1", "1"]
     assert said[1] == "ewma_fhs 1; ewma_fhs stands in for the champion since 2018-06-06"
     assert call("reproduce", int(issued["id"].min()), "--config", desk).exit_code == 0
+
+
+def test_an_evening_goes_on_without_its_registry_and_without_a_training(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        do(desk, datetime.date(2018, 6, 6))
+        # A training is due, and has nowhere to go.
+        desk.write_text(desk.read_text().replace("rolling: 500", "rolling: 501"))
+        with pytest.raises(TrackingError, match="cannot be opened"):
+            do(desk, datetime.date(2018, 6, 7))
+    with ledger_of(desk) as ledger:
+        issued = ledger.forecasts("desk").groupby("as_of")["model_version"].first()
+        status = ledger.status("desk", evenings=2)
+    assert issued.tolist() == ["1"] * 5
+    last = status[status["as_of"] == pd.Timestamp("2018-06-07")].set_index("step")["status"]
+    assert last["train"] == "failed"
+    assert set(last.drop("train")) == {"done"}
+    said = status[status["step"] == "forecast"]["reason"].tolist()
+    assert all("the versions in use are those of its last answer" in reason for reason in said)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert do(desk, datetime.date(2018, 6, 7)).steps["train"] == "done"
 
 
 def test_two_at_once_do_nothing_twice(desk: Path) -> None:

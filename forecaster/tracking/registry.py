@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forecaster.errors import TrackingError
 from forecaster.tracking.place import SERVER, tracking_uri
@@ -83,7 +84,7 @@ class Registry:
     Attributes
     ----------
     healed : list of str
-        Copies of versions that were damaged and have been fetched again.
+        Copies of versions that were damaged and have been fetched again, and answers that were remembered.
 
     Raises
     ------
@@ -95,7 +96,9 @@ class Registry:
         self.uri, self.name = tracking_uri(workspace), name
         self.healed: list[str] = []
         self._named: dict[str, int] | None = None
+        self._silent = False
         self._copies = workspace / "models" / name
+        self._memory = self._copies / "aliases.json"
         with self._errors():
             self._client = MlflowClient(self.uri, self.uri)
 
@@ -111,10 +114,47 @@ class Registry:
             return sorted(map(_version, found), key=lambda version: -version.number)
 
     def aliased(self, alias: str) -> Version | None:
-        """Give the version that an alias names; None where there is none."""
-        with self._errors():
-            number = self._aliases().get(alias)
-        return None if number is None else self.version(number)
+        """Give the version that an alias names; None where there is none.
+
+        Where the store does not answer, it is the version that the alias named when it last did, and `healed`
+        says so: an evening does not fail because a server is down.
+        """
+        if not self._silent:
+            try:
+                with self._errors():
+                    number = self._aliases().get(alias)
+                version = None if number is None else self.version(number)
+            except TrackingError as error:
+                if not self._memory.exists():
+                    raise
+                self._silent = True
+                self.healed.append(f"{error}; the versions in use are those of its last answer")
+            else:
+                self._remember(alias, version)
+                return version
+        known = self._remembered().get(alias)
+        return None if known is None else Version(**known)
+
+    def _remembered(self) -> dict[str, dict[str, Any]]:
+        try:
+            known: dict[str, dict[str, Any]] = json.loads(self._memory.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return known
+
+    def _remember(self, alias: str, version: Version | None) -> None:
+        known = self._remembered()
+        now = {**known, alias: asdict(version)} if version is not None else dict(known)
+        if version is None:
+            now.pop(alias, None)
+        if now == known:
+            return
+        # What cannot be kept is asked again.
+        with suppress(OSError):
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self._memory.parent, delete=False) as file:
+                json.dump(now, file)
+            Path(file.name).replace(self._memory)
 
     def register(
         self, run_id: str, folder: Path, example: pd.DataFrame, tags: Mapping[str, str], alias: str
