@@ -321,6 +321,7 @@ def render(results: Results) -> str:
             {"horizon": h, "groups": part.to_dict("records")} for h, part in regimes.groupby("horizon")
         ],
         "tried": words.tried(results, rows) if rows else "",
+        "counted": results.summary.text("configurations", "counted").replace("`", "").rstrip(" ."),
         "tracked": tracked,
         "tracked_model": tracked_model,
         "track_charts": _track_charts(results, tracked_model, figures),

@@ -160,8 +160,6 @@ def tried(results: Results, rows: list[LeaderboardRow]) -> str:
     runs = results.summary.number("configurations", "runs")
     if runs is not None:
         words += f" in {style.count(runs)} run" + ("s" if runs != 1 else "")
-    counted = results.summary.text("configurations", "counted").rstrip(" .")
-    words += f" ({counted})" if counted else ""
     return f"{words}. The more were tried, the better the best looks by luck."
 
 
