@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from forecaster.job import Job
+from forecaster.redaction import redact
 from forecaster.report import write_report
 from forecaster.threads import thread_counts
 from forecaster.tracking.saved import registered_name
@@ -102,7 +103,7 @@ def run_job(
                 "counted": COUNTED,
             },
             "mlflow": {
-                "tracking_uri": tracker.uri,
+                "tracking_uri": redact(tracker.uri),
                 "experiment": tracker.experiment,
                 "run_id": run_id,
                 "registered_model": registry.name,

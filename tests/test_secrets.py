@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -83,6 +89,67 @@ def test_a_leak_would_be_found(tmp_path: Path) -> None:
     (tmp_path / "a" / "log").write_bytes(b"\0" + f"connecting as {quote(secret, safe='')}".encode() + b"\0")
     (tmp_path / "b").write_text("proxysecret31415")
     assert sorted(leaks(tmp_path)) == [("a/log", secret), ("b", "proxysecret31415")]
+
+
+@contextmanager
+def tracking_server(folder: Path) -> Iterator[int]:
+    """MLflow's own server on loopback, which lets everybody in."""
+    port = operation_servers.free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+        "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder / 'server.db'}",
+        "--artifacts-destination", (folder / "artifacts").as_uri(),
+    ]  # fmt: skip
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=os.environ | QUIET
+        )
+        try:
+            end = time.monotonic() + 120
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                assert process.poll() is None, (folder / "server.log").read_text()
+                assert time.monotonic() < end, (folder / "server.log").read_text()
+                time.sleep(0.2)
+            yield port
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
+@pytest.mark.slow
+def test_a_run_on_a_tracking_server_with_a_password_in_its_address_tells_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB.format(folder=tmp_path, port=1, python=sys.executable).replace("store: ", "# "))
+    with tracking_server(tmp_path) as port:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", "run", str(path)],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                **PLANTED,
+                # MLflow would send them instead of those of the address.
+                "MLFLOW_TRACKING_PASSWORD": "",
+                "MLFLOW_TRACKING_URI": f"http://me:{IN_ADDRESSES[2]}@127.0.0.1:{port}",
+                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            },
+            capture_output=True,
+            check=False,
+            timeout=600,
+        )
+    (tmp_path / "said").write_bytes(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr.decode()
+    summary = json.loads((tmp_path / "workspace" / "desk" / "summary.json").read_text())
+    assert summary["mlflow"]["tracking_uri"] == f"http://***@127.0.0.1:{port}"
+    assert (tmp_path / "server.db").stat().st_size > 0
+    assert any((tmp_path / "artifacts").rglob("*")), "the server holds the models"
+    assert leaks(tmp_path) == []
 
 
 @pytest.mark.slow

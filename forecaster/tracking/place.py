@@ -13,6 +13,8 @@ __all__ = ["SERVER", "artifact_location", "tracking_uri"]
 # Nothing is sent anywhere; MLflow reads these when it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+# It prints the address of each run, with the password that the server's address may hold.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 for _name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.pyfunc"):
     logging.getLogger(_name).setLevel(logging.WARNING)
