@@ -42,7 +42,9 @@ def show(page: Callable[[Place], None], config: Path, results: Path | None) -> N
     """Show one page, or the one line that says why there is none."""
     elements.dress()
     try:
-        page(place_of(config, results))
+        # Large results take seconds when they are read for the first time.
+        with st.spinner("Reading ledger and results"):
+            page(place_of(config, results))
     except ForecasterError as error:
         elements.note(str(error), bad=True)
 

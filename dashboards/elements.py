@@ -43,6 +43,7 @@ CSS = """
   overflow-wrap: break-word}
 .fc thead th {color: var(--muted); font-weight: 600; white-space: nowrap; border-bottom-width: 2px}
 .fc .s {white-space: nowrap}
+.fc a {color: var(--blue)}
 .fc td.l {min-width: 14rem}
 .fc code {color: inherit; background: none; padding: 0; font-size: .95em}
 .fc pre {white-space: pre-wrap; overflow-wrap: anywhere; background: var(--paper); color: var(--ink);

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import shutil
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,12 +69,38 @@ def write_ledger(workspace: Path, forecasts: pd.DataFrame, evenings: int = EVENI
     return path
 
 
+def write_tracking(workspace: Path) -> None:
+    """Write two runs and a model below one, in the tables of MLflow that the page reads."""
+    with contextlib.closing(sqlite3.connect(workspace / "mlflow.db")) as connection:
+        connection.executescript(
+            """
+            CREATE TABLE experiments (experiment_id INTEGER, name TEXT);
+            CREATE TABLE runs (run_uuid TEXT, name TEXT, status TEXT, start_time INTEGER, end_time INTEGER,
+                               experiment_id INTEGER, lifecycle_stage TEXT);
+            CREATE TABLE tags (run_uuid TEXT, key TEXT, value TEXT);
+            CREATE TABLE params (run_uuid TEXT, key TEXT, value TEXT);
+            CREATE TABLE latest_metrics (run_uuid TEXT, key TEXT, value REAL);
+            INSERT INTO experiments VALUES (1, 'forecaster/quickstart/backtest');
+            INSERT INTO runs VALUES
+                ('a1', 'quickstart', 'FINISHED', 1700000000000, 1700000090000, 1, 'active'),
+                ('b2', '<b>*bold*</b>', 'RUNNING', 1700000100000, NULL, 1, 'active'),
+                ('c3', 'gone', 'FINISHED', 1700000000000, NULL, 1, 'deleted'),
+                ('d4', 'a model', 'FINISHED', 1700000000000, NULL, 1, 'active');
+            INSERT INTO tags VALUES
+                ('d4', 'mlflow.parentRunId', 'a1'), ('a1', 'forecaster.code_version', 'c1');
+            INSERT INTO latest_metrics VALUES ('a1', 'mean_crps_ratio', 0.98765);
+            """
+        )
+        connection.commit()
+
+
 def write_job(folder: Path, symbols: Sequence[str] = ("SPX", "WTI"), sessions: int = 400) -> Path:
     """Write a job file with a workspace of results and a ledger; gives the job file."""
     workspace = folder / "workspace"
     results = write_results(workspace / "quickstart", symbols, (1, 5, 21), sessions)
     forecasts = pd.read_parquet(results / "forecasts.parquet").assign(close=1000.0)
     write_ledger(workspace, forecasts)
+    write_tracking(workspace)
     config = folder / "job.yaml"
     config.write_text(JOB.format(workspace=workspace), encoding="utf-8")
     return config

@@ -414,6 +414,18 @@ def test_calibration_of_any_model(config: Path) -> None:
     assert f"CRPS against {BASELINE}, by year" in text
 
 
+def test_runs_are_listed_without_what_lies_below_them(config: Path) -> None:
+    html = html_of(open_page(config, "runs"))
+    text = unescape(html)
+    assert "0.9877" in text
+    assert "2 runs, times in UTC" in text
+    assert "<b>*bold*</b>" not in html
+    assert "<b>*bold*</b> of 2023-11-14 22:15" in text
+    assert "a model" not in text
+    assert "gone" not in text
+    assert 'href="http://127.0.0.1:5000/#/experiments/1/runs/a1"' in html
+
+
 def test_the_explorer_follows_its_settings(config: Path) -> None:
     page = open_page(config, "lifting-explorer")
     assert "4 output rows need 4 distinct 1D kernels" in text_of(page)

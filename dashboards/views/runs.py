@@ -41,16 +41,20 @@ def run_rows(records: list[dict[Hashable, Any]]) -> list[list[str]]:
         rows.append(
             [
                 _moment(run["started_at"]),
-                str(run["name"]),
+                _text(run["name"]),
                 str(run["experiment"]),
                 str(run["status"]).lower(),
                 MISSING if pd.isna(took) else count(took.total_seconds()),
                 ratio(run["mean_crps_ratio"]),
-                str(run["code_version"] or MISSING),
-                str(run["data_version"] or MISSING)[:12],
+                _text(run["code_version"]),
+                _text(run["data_version"])[:12],
             ]
         )
     return rows
+
+
+def _text(value: Any) -> str:
+    return MISSING if pd.isna(value) or value == "" else str(value)
 
 
 def _moment(value: Any) -> str:
