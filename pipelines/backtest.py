@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from forecaster.significance import Champion, choose_champion, daily_losses, mea
 from forecaster.walkforward import Fold, FoldForecast, forecast_table, tail_table, with_combinations
 from forecaster.windows import Windows
 from pipelines.loading import JobData, without
-from pipelines.results import write_json, write_quality, write_table
+from pipelines.results import TableStream, TemporaryFolder, write_json, write_quality, write_table
 from pipelines.tasks import Progress, SeenKernels, job_folds, walked
 
 __all__ = ["BacktestResult", "Progress", "backtest_job", "write_backtest"]
 
 LAG_COLUMNS = ["model", "channel", "filter", "lag", "weight"]
+FORECASTS = "forecasts.parquet"
 KEYS = ["model", "symbol", "origin", "horizon"]
 RESPONSE_COLUMNS = ["model", "channel", "filter", "period", "magnitude", "phase"]
 
@@ -38,8 +40,9 @@ class BacktestResult:
     data : JobData
         The prices, without the symbols that had nothing to test.
     folds : list of Fold
-    forecasts : DataFrame
-        One row a model, symbol, origin and horizon.
+    files : TemporaryFolder
+        Holds ``forecasts.parquet`` as long as this result is there: written model by model, as the forecasts
+        may be larger than memory.
     tails : DataFrame
         Tail means and variance of those of these forecasts that state them: ``model, symbol, origin,
         horizon, tail_low, tail_high, variance``.
@@ -70,7 +73,7 @@ class BacktestResult:
 
     data: JobData
     folds: list[Fold]
-    forecasts: pd.DataFrame
+    files: TemporaryFolder
     tails: pd.DataFrame
     scores: pd.DataFrame
     models: pd.DataFrame
@@ -84,6 +87,16 @@ class BacktestResult:
     lag_weights: pd.DataFrame
     frequency_responses: pd.DataFrame
     failed: dict[str, str]
+
+    @property
+    def forecasts(self) -> pd.DataFrame:
+        """One row a model, symbol, origin and horizon; read from disk each time."""
+        return pd.read_parquet(self.forecasts_file)
+
+    @property
+    def forecasts_file(self) -> Path:
+        """Where the forecasts are."""
+        return self.files.path / FORECASTS
 
 
 def _untested(job: Job, data: JobData) -> dict[str, str]:
@@ -123,8 +136,15 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
     combinations, calibrations = job.combinations, job.calibrations
     calibrated: dict[str, Calibrated] = {}
     failed: dict[str, str] = {}
-    tables: dict[str, list[pd.DataFrame]] = {spec.name: [] for spec in job.models}
-    with job.engine.build(job.threads) as engine:
+    tables: dict[str, list[pd.DataFrame]] = {}
+    scores: dict[str, pd.DataFrame] = {}
+    tails: dict[str, pd.DataFrame] = {}
+    known: dict[str, pd.DataFrame] = {}
+    files = TemporaryFolder(Path(job.workspace), ".backtest-")
+    with (
+        job.engine.build(job.threads) as engine,
+        TableStream(files.path / FORECASTS) as stream,
+    ):
         alone = walked(engine, job, data, over, failed, progress)
         for result in with_combinations(alone, over, combinations, calibrations, job.warm_up):
             table = forecast_table(result.model, result.fold.test, result.forecast)
@@ -137,9 +157,18 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
             parameters[result.model] = result.fitted.parameters
             if isinstance(result.fitted, SeenKernels):
                 kernels.append(_kernel_views(result.model, result.fitted))
-            tables[result.model].append(table)
             if result.layer is not None:
                 calibrated[result.model] = result.layer
+            tables.setdefault(result.model, []).append(table)
+            if len(tables[result.model]) < len(over):
+                continue
+            # A model is whole: what only its scores need is let go, and its forecasts are on disk.
+            whole = pd.concat(tables.pop(result.model), ignore_index=True)
+            known[result.model] = whole.loc[whole["crps"].notna(), [*KEYS, "crps", "qlike"]]
+            scores[result.model] = score_table(whole.drop(columns=["crps", "qlike"]))
+            if whole["variance"].notna().any():
+                tails[result.model] = whole[[*KEYS, *TAIL_COLUMNS]]
+            stream.write(whole[[*KEYS, "y", *quantile_columns()]])
     for name, members in combinations.items():
         absent = next((member for member in members if member in failed), None)
         if absent is not None:
@@ -147,20 +176,9 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
     job = job.model_copy(update={"models": tuple(spec for spec in job.models if spec.name not in failed)})
     fold_scores = pd.concat(fold_rows, ignore_index=True)
     promise = promise_table(pd.concat(daily, ignore_index=True))
-    scores, parts, tails, known = [], [], [], []
-    # What only the scores need is let go model by model: it would double the table of forecasts.
-    for of_model in (rows for rows in tables.values() if rows):
-        whole = pd.concat(of_model, ignore_index=True)
-        of_model.clear()
-        known.append(whole.loc[whole["crps"].notna(), [*KEYS, "crps", "qlike"]])
-        scores.append(score_table(whole.drop(columns=["crps", "qlike"])))
-        if whole["variance"].notna().any():
-            tails.append(whole[[*KEYS, *TAIL_COLUMNS]])
-        parts.append(whole[[*KEYS, "y", *quantile_columns()]])
-    forecasts = pd.concat(parts, ignore_index=True)
-    rows = pd.concat(known, ignore_index=True)
-    losses = daily_losses(rows)
     names = [spec.name for spec in job.models]
+    rows = pd.concat([known[name] for name in names], ignore_index=True)
+    losses = daily_losses(rows)
     by_complexity = sorted(
         names,
         key=lambda name: (job.models[names.index(name)].complexity, parameters[name], names.index(name)),
@@ -172,9 +190,9 @@ def backtest_job(job: Job, data: JobData, progress: Progress) -> BacktestResult:
     return BacktestResult(
         data=data,
         folds=over,
-        forecasts=forecasts,
-        tails=_stack(tails, [*KEYS, *TAIL_COLUMNS]),
-        scores=pd.concat(scores, ignore_index=True),
+        files=files,
+        tails=_stack([tails[name] for name in names if name in tails], [*KEYS, *TAIL_COLUMNS]),
+        scores=pd.concat([scores[name] for name in names], ignore_index=True),
         models=_models(job, fold_scores, parameters),
         fold_scores=fold_scores,
         verdicts=verdicts(losses[names], baseline, historical),
@@ -267,7 +285,7 @@ def _models(job: Job, fold_scores: pd.DataFrame, parameters: dict[str, int]) -> 
 
 def write_backtest(job: Job, result: BacktestResult, folder: Path) -> None:
     """Write the tables of a backtest into a folder."""
-    write_table(result.forecasts, folder / "forecasts.parquet")
+    shutil.copyfile(result.forecasts_file, folder / FORECASTS)
     write_table(result.scores, folder / "scores.csv")
     write_table(result.models, folder / "models.csv")
     write_table(result.verdicts, folder / "verdict.csv")

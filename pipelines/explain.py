@@ -5,6 +5,7 @@ from __future__ import annotations
 from forecaster.job import CombinationModel, ConvolutionModel, Job
 from forecaster.models.convolution.inputs import CHANNELS, VARIANCE_CHANNELS
 from forecaster.models.convolution.planner import plan
+from pipelines.memory import explain_memory
 
 __all__ = ["explain_job"]
 
@@ -29,6 +30,7 @@ def explain_job(job: Job) -> str:
     for portfolio, weights in job.portfolios.items():
         held = ", ".join(f"{weight:g} of {symbol}" for symbol, weight in weights.items())
         blocks.append(f"portfolio {portfolio}: {held}, brought back to that at every close")
+    blocks.append(explain_memory(job))
     for spec in job.models:
         if isinstance(spec, ConvolutionModel):
             of_variance = len(VARIANCE_CHANNELS) if spec.target == "variance" else 0

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from forecaster.errors import JobError
 from forecaster.prices.base import PRICE_COLUMNS, LoadedPrices
 
-__all__ = ["staged", "write_json", "write_quality", "write_table"]
+__all__ = ["TableStream", "TemporaryFolder", "staged", "write_json", "write_quality", "write_table"]
 
 
 @contextmanager
@@ -47,6 +50,51 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_parquet(path, index=False)
     else:
         table.to_csv(path, index=False)
+
+
+class TemporaryFolder:
+    """A folder that is there as long as this object is.
+
+    Parameters
+    ----------
+    parent : Path
+        Made where it does not exist.
+    prefix : str
+        Of its name.
+    """
+
+    def __init__(self, parent: Path, prefix: str) -> None:
+        parent.mkdir(parents=True, exist_ok=True)
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+class TableStream:
+    """Writes a Parquet file a table at a time; use it in a ``with`` block.
+
+    Parameters
+    ----------
+    path : Path
+        The file. Without any table there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, table: pd.DataFrame) -> None:
+        """Append a table, which has the columns of the first."""
+        made = pa.Table.from_pandas(table, preserve_index=False)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.path, made.schema)
+        self._writer.write_table(made)
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:

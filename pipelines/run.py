@@ -137,7 +137,7 @@ def run_job(
 
 def _summary(job: Job, path: Path, result: BacktestResult, begin: float) -> dict[str, object]:
     panel: Panel = result.data.panel
-    origins = result.forecasts["origin"]
+    origins = pd.read_parquet(result.forecasts_file, columns=["origin"])["origin"]
     return {
         "job": job.name,
         "horizons": list(job.horizons),

@@ -11,6 +11,7 @@ from forecaster.models.econometric.harx import HarxForecaster, regressor_names
 from forecaster.windows import Covariate, Panel, Universe, Windows
 
 __all__ = [
+    "BLOCK_ROWS",
     "CHANNELS",
     "VARIANCE_CHANNELS",
     "feature_count",
@@ -34,6 +35,9 @@ CHANNELS = (
 )
 
 VARIANCE_CHANNELS = ("log_variance_ratio", "cross_log_variance_ratio")
+
+BLOCK_ROWS = 1 << 19
+"""Rows of a panel whose channels and features are held at once to forecast: a tenth of a gigabyte."""
 
 SMALLEST = 0.02
 """Of a ratio whose log is taken: a return of zero has no log."""

@@ -21,6 +21,7 @@ from forecaster.models.base import Forecaster, ResidualQuantiles, known_targets,
 from forecaster.models.convolution.chunks import check_runs, runs_of
 from forecaster.models.convolution.folding import first_folding
 from forecaster.models.convolution.geometry import KernelLayer, Strategy, newest_row_last, trace
+from forecaster.models.convolution.inputs import BLOCK_ROWS
 from forecaster.models.convolution.network import Network
 from forecaster.models.convolution.targets import TARGETS, Target
 from forecaster.models.convolution.training import Data, Schedule, Trainer, trainer_of
@@ -34,8 +35,6 @@ __all__ = ["ConvolutionForecaster"]
 Array = NDArray[np.float64]
 Tensor = Any  # TensorFlow's types say no shape
 
-BLOCK_ROWS = 1 << 19
-"""Rows of a panel whose channels and features are held at once to forecast: a tenth of a gigabyte."""
 YEAR = 252
 """Sessions by which the age of an origin is counted."""
 PERIODS = np.geomspace(2.0, 252.0, 64)
