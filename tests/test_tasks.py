@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from clusters import dask_cluster, ray_cluster
 from planted import garch, prices
 
 from forecaster.engine import Engine
-from forecaster.errors import SourceError
+from forecaster.errors import ForecasterError, SourceError
 from forecaster.job import Job, parse_job
 from forecaster.models.econometric import garch as garch_module
 from forecaster.prices.base import LoadedPrices, content_hash
 from forecaster.threads import limited_threads
 from forecaster.walkforward import backtest
 from forecaster.windows import Panel
-from pipelines.backtest import BacktestResult, backtest_job
+from pipelines.backtest import BacktestResult, backtest_job, write_backtest
 from pipelines.loading import JobData
 from pipelines.tasks import _Place, _walk_task, job_folds, walked
 
@@ -183,6 +184,34 @@ def test_networks_give_the_same_bits_on_two_workers(data: JobData, tmp_path: Pat
     one = bits(run(job_of(tmp_path, models=NETWORK), data))
     assert len(one["weights"]) > 1000
     assert bits(run(job_of(tmp_path, "{workers: 2}", NETWORK), data)) == one
+
+
+class Unlucky(Job):
+    """A job one of whose models meets a full disk, now and then or always."""
+
+    def build_plain(self, name: str) -> Any:
+        if name == "gjr_t_fhs":
+            raise OSError(28, "no space left on device")
+        return super().build_plain(name)
+
+
+def test_a_model_that_fails_is_named_and_the_others_go_on(data: JobData, tmp_path: Path) -> None:
+    job = Unlucky.model_validate(job_of(tmp_path).model_dump())
+    result = run(job, data)
+    assert result.failed == {
+        "gjr_t_fhs": "gjr_t_fhs from 2001-06-01: OSError: [Errno 28] no space left on device",
+        "combination": "its member gjr_t_fhs failed",
+    }
+    assert sorted(result.forecasts["model"].unique()) == ["harx_fhs", "historical"]
+    assert sorted(result.verdicts["model"].unique()) == ["harx_fhs", "historical"]
+    folder = tmp_path / "out"
+    folder.mkdir()
+    write_backtest(job, result, folder)
+    failed = pd.read_csv(folder / "failed_models.csv", index_col="model")["reason"]
+    assert failed.to_dict() == result.failed
+    alone = job.model_copy(update={"models": tuple(m for m in job.models if m.name == "gjr_t_fhs")})
+    with pytest.raises(ForecasterError, match=r"^no model could be fitted: gjr_t_fhs: gjr_t_fhs from"):
+        run(alone, data)
 
 
 def test_a_worker_that_sees_neither_panel_nor_store_says_so(data: JobData, tmp_path: Path) -> None:
