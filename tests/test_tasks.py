@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,12 @@ from planted import garch, prices
 from forecaster.engine import Engine
 from forecaster.errors import ForecasterError, SourceError
 from forecaster.job import Job, parse_job
+from forecaster.models.econometric import EwmaForecaster
 from forecaster.models.econometric import garch as garch_module
 from forecaster.prices.base import LoadedPrices, content_hash
 from forecaster.threads import limited_threads
 from forecaster.walkforward import backtest
-from forecaster.windows import Panel
+from forecaster.windows import Panel, Windows
 from pipelines.backtest import BacktestResult, backtest_job, write_backtest
 from pipelines.loading import JobData
 from pipelines.tasks import _Place, _walk_task, job_folds, walked
@@ -186,13 +187,16 @@ def test_networks_give_the_same_bits_on_two_workers(data: JobData, tmp_path: Pat
     assert bits(run(job_of(tmp_path, "{workers: 2}", NETWORK), data)) == one
 
 
+class FullDisk(EwmaForecaster):
+    def fit(self, windows: Windows) -> Self:
+        raise OSError(28, "no space left on device")
+
+
 class Unlucky(Job):
-    """A job one of whose models meets a full disk, now and then or always."""
+    """A job one of whose models meets a full disk."""
 
     def build_plain(self, name: str) -> Any:
-        if name == "gjr_t_fhs":
-            raise OSError(28, "no space left on device")
-        return super().build_plain(name)
+        return FullDisk() if name == "gjr_t_fhs" else super().build_plain(name)
 
 
 def test_a_model_that_fails_is_named_and_the_others_go_on(data: JobData, tmp_path: Path) -> None:
