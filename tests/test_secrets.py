@@ -184,9 +184,13 @@ def test_nothing_that_is_written_or_said_holds_a_secret(tmp_path: Path) -> None:
             return done.returncode
 
         assert call("daily", str(path), "--as-of", "2018-06-01") == 0
-        # A tracking server that does not answer, with a password in its address: the evening fails.
+        # A tracking server that does not answer, with a password in its address: an evening goes on with what
+        # the registry said last, and one that never heard of it fails and tells.
         uri = f"http://me:{IN_ADDRESSES[2]}@127.0.0.1:{nobody}"
-        assert call("daily", str(path), "--as-of", "2018-06-04", "--debug", MLFLOW_TRACKING_URI=uri) == 1
+        assert call("daily", str(path), "--as-of", "2018-06-04", MLFLOW_TRACKING_URI=uri) == 0
+        first = tmp_path / "first.yaml"
+        first.write_text(path.read_text().replace(f"{tmp_path}/workspace", f"{tmp_path}/other"))
+        assert call("daily", str(first), "--as-of", "2018-06-04", "--debug", MLFLOW_TRACKING_URI=uri) == 1
         assert call("test-alerts", str(path)) == 1
         # The ledger in a database that is not there.
         away = path.read_text().replace(
@@ -197,7 +201,7 @@ def test_nothing_that_is_written_or_said_holds_a_secret(tmp_path: Path) -> None:
     # What was meant to be told was: the webhook got its token.
     assert any(headers["Authorization"].startswith("Bearer planted1") for headers in hook.headers)
     assert mail.messages == []
-    with Ledger.open(load_job(path).ledger_url) as ledger:
+    with Ledger.open(load_job(first).ledger_url) as ledger:
         alerts = ledger.alerts("desk")
         status = ledger.status("desk")
     failed = status[status["status"] == "failed"]
@@ -205,7 +209,7 @@ def test_nothing_that_is_written_or_said_holds_a_secret(tmp_path: Path) -> None:
     deliveries = alerts[alerts["check"].str.startswith("sent by ")]
     assert set(deliveries["state"]) == {"fail"}
     names = {str(file.relative_to(tmp_path)) for file, _ in written(tmp_path)}
-    assert {"said", "workspace/ledger.db", "workspace/mlflow.db"} <= names
+    assert {"said", "workspace/ledger.db", "workspace/mlflow.db", "other/ledger.db"} <= names
     assert len(names) > 20
     assert leaks(tmp_path) == []
     said = (tmp_path / "said").read_text(errors="replace")
