@@ -89,7 +89,10 @@ def ewma_volatility(returns: Array, decay: float = DECAY) -> Array:
 def running_mean(values: Array, window: int) -> Array:
     """Mean over the last ``window`` sessions, over those there are at the start."""
     total = np.concatenate([[0.0], np.cumsum(values)])
-    stop = np.arange(1, len(values) + 1)
+    return _mean_up_to(total, np.arange(1, len(values) + 1), window)
+
+
+def _mean_up_to(total: Array, stop: NDArray[np.int64], window: int) -> Array:
     start = np.maximum(stop - window, 0)
     mean: Array = (total[stop] - total[start]) / (stop - start)
     return mean
@@ -120,7 +123,7 @@ def log_ewma_variance(variances: Array) -> Array:
     return logs
 
 
-def har_terms(returns: Array, windows: tuple[int, ...]) -> Array:
+def har_terms(returns: Array, windows: tuple[int, ...], places: NDArray[np.int64] | None = None) -> Array:
     """Mean absolute return over each window and mean negative return over each of `LEVERAGE_WINDOWS`.
 
     After Corsi, "A Simple Approximate Long-Memory Model of Realized Volatility", Journal of Financial
@@ -133,16 +136,23 @@ def har_terms(returns: Array, windows: tuple[int, ...]) -> Array:
         Daily log returns without NaN.
     windows : tuple of int
         Sessions of each mean; over those there are at the start.
+    places : ndarray of int, optional
+        The sessions wanted; all by default. The bits of one do not depend on the others.
 
     Returns
     -------
-    ndarray of shape (n_sessions, len(windows) + len(LEVERAGE_WINDOWS))
+    ndarray of shape (n_sessions or n_places, len(windows) + len(LEVERAGE_WINDOWS))
         In the unit of a return; the means of negative returns are zero or below.
     """
-    size, negative = np.abs(returns), np.minimum(returns, 0.0)
-    means = [running_mean(size, window) for window in windows]
-    leverage = [running_mean(negative, window) for window in LEVERAGE_WINDOWS]
-    return np.stack([*means, *leverage], axis=-1)
+    stop = np.arange(1, len(returns) + 1) if places is None else places + 1
+    columns = []
+    for values, spans in (
+        (np.abs(returns), windows),
+        (np.minimum(returns, 0.0), LEVERAGE_WINDOWS),
+    ):
+        total = np.concatenate([[0.0], np.cumsum(values)])
+        columns += [_mean_up_to(total, stop, window) for window in spans]
+    return np.stack(columns, axis=-1)
 
 
 def channels(returns: Array, volatility: Array) -> NDArray[np.float32]:

@@ -29,6 +29,12 @@ PENALTY = 1e-3
 SCALE_FLOOR = 0.25
 """Smallest forecast scale, as a share of the EWMA one."""
 
+_MARKET_TERMS = [
+    *(HARX_WINDOWS.index(window) for window in MARKET_WINDOWS),
+    *range(len(HARX_WINDOWS), len(HARX_WINDOWS) + len(LEVERAGE_WINDOWS)),
+]
+"""Of a symbol's own terms, those that stand in for the market's."""
+
 INVERSE_UNIT = 0.01
 """A daily volatility of one percent: the regressor 0.01 / volatility lets the scale revert to a level."""
 
@@ -153,9 +159,9 @@ class HarxForecaster:
             returns, place = panel.returns[part], rows - part.start
             volatility = panel.volatility[rows][:, None]
             closed = panel.closed[rows]
-            own = har_terms(returns, HARX_WINDOWS)[place]
+            own = har_terms(returns, HARX_WINDOWS, place)
             usual = features.expanding_mean(np.abs(returns))[place][:, None]
-            stand_in = har_terms(returns, MARKET_WINDOWS)[place]
+            stand_in = own[:, _MARKET_TERMS]
             seen = market.last_known(closed)
             blocks = [own, _seen(market_terms, seen, stand_in), usual, np.full_like(usual, INVERSE_UNIT)]
             blocks = [block / volatility for block in blocks] + [np.ones_like(usual)]
