@@ -668,11 +668,12 @@ class Windows:
             return
         offsets, series = self.panel.offsets, self.series
         order = np.argsort(series, kind="stable")
+        series = series[order]
         first = 0
         while first < len(offsets) - 1:
             stop = int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1
             stop = max(stop, first + 1)
-            low, high = np.searchsorted(series[order], [first, stop])
+            low, high = np.searchsorted(series, [first, stop])
             mine = order[low:high]
             if len(mine):
                 panel = self.panel.between(first, stop)

@@ -256,7 +256,7 @@ def speedup(options: argparse.Namespace) -> dict[str, Any]:
     from pipelines.backtest import backtest_job
     from pipelines.loading import JobData
 
-    job = _job(options, FIELD)
+    job = _job(options, FIELD, every=252)
     store = PriceStore(options.folder / str(options.count) / "prices")
     frames = dict(store.read(store.symbols()[:20]).frames)
     panel, _ = lay_out(job, frames, job.minimum_sessions)
@@ -283,13 +283,13 @@ class _Laps:
         self.seconds[step], self._last = now - self._last, now
 
 
-def _job(options: argparse.Namespace, models: str = CONVOLUTION) -> Any:
+def _job(options: argparse.Namespace, models: str = CONVOLUTION, every: int = 504) -> Any:
     from forecaster.job import parse_job
     from forecaster.threads import limit_threads
 
     folder = options.folder / str(options.count)
     text = JOB.format(
-        store=folder / "prices", workspace=options.folder, start="2012-01-02", every=504,
+        store=folder / "prices", workspace=options.folder, start="2012-01-02", every=every,
         workers=options.workers, models=models,
     )  # fmt: skip
     job = parse_job(text, "scale")
