@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +174,14 @@ def test_a_requirement_that_the_pins_do_not_meet_is_found() -> None:
     assert missing(["numpy>=2.0"], pinned) == []
     assert missing(["numpy>=3", "SciPy"], pinned) == ["numpy>=3 (pinned: 2.4.6)", "SciPy (pinned: None)"]
     assert "skfolio>=0.11 (pinned: None)" in missing(["forecaster[samples]"], pinned)
+
+
+def test_nothing_in_the_code_is_unsafe() -> None:
+    """As `make security` does; what is excused says so in its line."""
+    program = Path(sys.executable).with_name("bandit")
+    folders = ["forecaster", "pipelines", "dashboards"]
+    done = subprocess.run(
+        [program, "--quiet", "--recursive", "--severity-level", "medium", *folders],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

