@@ -124,9 +124,14 @@ def _perform_away(threads: int, function: Callable[..., Any], arguments: tuple[A
 
 
 def _begin_worker(threads: int) -> None:
+    from joblib.externals.loky import process_executor
+
     # Ctrl-C on a terminal reaches every process of it: the one that started the others ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit_threads(threads)
+    # A worker that grows by 300 MB after its first task would be replaced as leaking: TensorFlow takes twice
+    # that, and seconds to load again. loky has no setting for it.
+    process_executor._USE_PSUTIL = False
 
 
 class Engine:

@@ -73,3 +73,13 @@ def wait_for(folder: str, number: int) -> int:
             return number
         time.sleep(0.01)
     raise TimeoutError("nobody said go")
+
+
+_held: list[bytearray] = []
+
+
+def grow(megabytes: int) -> int:
+    """Hold more and more memory, as a worker that loads TensorFlow after its first task."""
+    _held.append(bytearray(b"x") * (megabytes << 20))
+    time.sleep(1.1)  # loky looks once a second
+    return os.getpid()

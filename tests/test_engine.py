@@ -61,6 +61,12 @@ def test_processes_are_others_and_end_with_the_block() -> None:
     assert not any(alive(pid) for pid in pids)
 
 
+def test_a_worker_that_grows_stays() -> None:
+    tasks = [Task("grow", engine_tasks.grow, (megabytes,)) for megabytes in (0, 0, 400, 400, 0, 0)]
+    with Engine("loky", 2) as engine:
+        assert len({pid for _, pid in engine.run(tasks)}) == 2
+
+
 def test_workers_have_the_threads_of_the_job() -> None:
     with Engine("loky", 2, threads=2) as engine:
         counts = [count for _, count in engine.run([Task("threads", engine_tasks.threads)] * 2)]
