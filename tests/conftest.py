@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,10 @@ from hypothesis import settings
 # No deadline: a shared core makes a single example slow now and then. A failure prints how to repeat it.
 settings.register_profile("forecaster", deadline=None, print_blob=True)
 settings.load_profile("forecaster")
+
+# Started in the background, this process ignores Ctrl-C, and so would all that the tests interrupt: for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
