@@ -190,7 +190,8 @@ def fit_windows(
     panel : Panel
     session : datetime64[D]
         The evening. The last training origin of a series lies ``max(horizons) + embargo`` of its sessions
-        before it, so that every outcome has been seen.
+        before it, so that every outcome has been seen. Where sessions of one date close at different times,
+        it is the evening before that counts: the first to close has not seen the others' same date.
     horizons : tuple of int
     warm_up : int
         Sessions that an origin needs up to itself.
@@ -199,7 +200,9 @@ def fit_windows(
     rolling : int
         Learn from the last so many sessions of each series; 0 for all of them.
     """
-    last = _last_positions(panel, session) - max(horizons) - embargo
+    apart = panel.closings is not None and not panel.one_close
+    seen = session - np.timedelta64(1, "D") if apart else session
+    last = _last_positions(panel, seen) - max(horizons) - embargo
     first = np.full_like(last, warm_up - 1)
     if rolling:
         first = np.maximum(first, last - rolling + 1)

@@ -102,7 +102,8 @@ def record_params(job: Job, data: JobData) -> dict[str, object]:
 def tried_on(result: BacktestResult) -> tuple[str, str, str]:
     """Mark of the symbols that are forecast, and the first and last test origin."""
     symbols = json.dumps(result.data.panel.symbols)
-    origins = result.forecasts["origin"]
+    # Of forecasts that may be larger than memory.
+    origins = pd.read_parquet(result.forecasts_file, columns=["origin"])["origin"]
     return (
         hashlib.sha256(symbols.encode()).hexdigest(),
         str(origins.min().date()),

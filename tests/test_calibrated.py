@@ -245,7 +245,11 @@ def test_a_champion_is_calibrated_afterwards_without_a_fit(panel: Panel) -> None
     assert np.array_equal(wrapped.predict(late).values, again.predict(late).values)
 
 
-def test_a_combination_averages_its_members_as_calibrated(panel: Panel) -> None:
+@pytest.mark.parametrize("apart", [False, True], ids=["one close", "two closes"])
+def test_a_combination_averages_its_members_as_calibrated(panel: Panel, apart: bool) -> None:
+    if apart:
+        hours = np.where(panel.series == 0, np.timedelta64(6, "h"), np.timedelta64(21, "h"))
+        panel = dataclasses.replace(panel, closings=panel.sessions + hours)
     over = folds(panel, HORIZONS, panel.calendar[400], None, 150, WARM_UP)
     rule = Control(rate=0.2)
     models: dict[str, Callable[[], Forecaster]] = {"narrow": Narrow, "past": HistoricalForecaster}

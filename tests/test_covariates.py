@@ -540,9 +540,10 @@ def test_a_renewed_network_sees_covariates_as_it_was_trained(fitted: dict[str, A
     second = build(name).renew(first, later)
     assert second.covariates is first.covariates
     assert second.weights is first.weights
+    features = first._features_and_anchors(later)[0]
     np.testing.assert_array_equal(
-        second._outputs(later, second._data(later, first._features(later)), list(second.weights)),
-        first._outputs(later, first._data(later, first._features(later)), list(first.weights)),
+        second._outputs(later, second._data(later, features), list(second.weights)),
+        first._outputs(later, first._data(later, features), list(first.weights)),
     )
     assert {"covariate FX", "covariate RATE"} <= set(second.lag_weights()["channel"])
 

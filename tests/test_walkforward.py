@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from forecaster.errors import ParameterError
-from forecaster.models.econometric import EwmaForecaster
+from forecaster.models.econometric import EwmaForecaster, HarxForecaster
 from forecaster.models.naive import HistoricalForecaster
 from forecaster.quantiles import LEVELS, QuantileForecast, Tails, quantile_columns
 from forecaster.walkforward import (
@@ -190,6 +190,38 @@ def test_fit_windows_of_a_late_evening_learn_from_everything_known() -> None:
     assert windows.horizons == (1, 5)
     assert fit_windows(panel, day(999), (1, 5), warm_up=4, rolling=6).rows.tolist() == list(range(19, 25))
     assert len(fit_windows(panel, day(-1), (1,), warm_up=1)) == 0
+
+
+@pytest.mark.parametrize(("one_close", "newest"), [(False, [15, 15]), (True, [16, 16])])
+def test_the_first_to_close_learns_nothing_of_the_same_date_elsewhere(
+    one_close: bool, newest: list[int]
+) -> None:
+    panel = panel_of({"EAST": weekdays(25), "WEST": weekdays(25)})
+    hours = np.where(panel.series == 0, np.timedelta64(6, "h"), np.timedelta64(21, "h"))
+    apart = replace(panel, closings=panel.sessions + hours, one_close=one_close)
+    train = fit_windows(apart, panel.sessions[18], (1, 2), 5)
+    last = [int(panel.positions[train.rows[mine]].max()) for _, mine in train.by_series()]
+    assert last == newest
+
+
+def test_a_close_later_on_the_date_of_a_refit_changes_no_forecast_of_who_closed_before() -> None:
+    days = pd.bdate_range("2015-01-01", periods=300)
+    refit = days[280].to_numpy().astype("datetime64[D]")
+    closings = {"EAST": days + pd.Timedelta(hours=6), "WEST": days + pd.Timedelta(hours=21)}
+    forecasts = []
+    for bump in (0.0, 0.2):
+        prices = {}
+        for number, symbol in enumerate(closings):
+            steps = 0.01 * np.random.default_rng(number).standard_normal(len(days))
+            steps[280] += bump if symbol == "WEST" else 0.0
+            close = 100.0 * np.exp(np.cumsum(steps))
+            prices[symbol] = pd.DataFrame({"close": close, "dividend": 0.0, "split": 1.0}, index=days)
+        panel = Panel.from_prices(prices, closings={name: at.to_numpy() for name, at in closings.items()})
+        fold = folds(panel, (1, 5), refit, None, 10, 30)[0]
+        first = fold.test.take((fold.test.symbols == "EAST") & (fold.test.sessions == refit))
+        forecasts.append(HarxForecaster().fit(fold.train).predict(first).values)
+    assert forecasts[0].size
+    assert forecasts[0].tobytes() == forecasts[1].tobytes()
 
 
 def test_origin_windows_include_both_ends() -> None:
