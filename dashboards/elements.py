@@ -38,13 +38,13 @@ CSS = """
 .fc .scroll {overflow-x: auto; max-width: 100%}
 .fc table {border-collapse: collapse; font-size: .86rem; background: var(--paper); min-width: 60%}
 .fc caption {text-align: left; padding: .2rem 0 .4rem}
-.fc th, .fc td {padding: .32rem .7rem; border: 0; border-bottom: 1px solid var(--line); text-align: left;
+.fc th, .fc td {padding: .32rem .5rem; border: 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; color: var(--ink); max-width: 30rem;
   overflow-wrap: break-word}
 .fc thead th {color: var(--muted); font-weight: 600; white-space: nowrap; border-bottom-width: 2px}
 .fc .s {white-space: nowrap}
 .fc a {color: var(--blue)}
-.fc td.l {min-width: 14rem}
+.fc td.l {min-width: 11rem}
 .fc code {color: inherit; background: none; padding: 0; font-size: .95em}
 .fc pre {white-space: pre-wrap; overflow-wrap: anywhere; background: var(--paper); color: var(--ink);
   border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem; margin: .4rem 0;

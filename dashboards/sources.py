@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from time import time
@@ -16,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from forecaster.errors import DataError, ForecasterError
+from forecaster.errors import DataError, ForecasterError, SymbolError
 from forecaster.exports import Newest, export_table, newest_forecasts
 from forecaster.job import Job, load_job
 from forecaster.quantiles import quantile_columns
@@ -24,9 +25,13 @@ from forecaster.report.backtest import Backtest, summarise
 from forecaster.report.results import Results, read_results
 
 __all__ = [
+    "Age",
     "Place",
+    "age_of",
     "backtest_of",
+    "closes_of",
     "from_ledger",
+    "late_words",
     "newest",
     "overview",
     "place_of",
@@ -53,13 +58,25 @@ class Place:
     job : Job
     config : Path
         The job file.
-    results : Path
-        Folder of finished results; it need not exist.
+    folder : Path
+        Folder of the job's finished results, and of its evenings below it; it need not exist.
     """
 
     job: Job
     config: Path
-    results: Path
+    folder: Path
+
+    @property
+    def evening(self) -> Path | None:
+        """Folder of the newest evening; None where there is none."""
+        return max((path.parent for path in self.folder.glob("evenings/*/summary.json")), default=None)
+
+    @property
+    def results(self) -> Path:
+        """Folder of finished results; where the job only ran evenings, that of the newest one."""
+        if (self.folder / "summary.json").is_file():
+            return self.folder
+        return self.evening or self.folder
 
     @property
     def ledger(self) -> str:
@@ -100,6 +117,66 @@ def place_of(config: Path, results: Path | None = None) -> Place:
     """
     job = _job(config, stamp(config))
     return Place(job, config, results or Path(job.workspace) / job.name)
+
+
+@dataclass(frozen=True)
+class Age:
+    """How far the newest forecasts lie behind what has traded since.
+
+    Parameters
+    ----------
+    origin : Timestamp
+        The newest origin, of the symbols that lie furthest behind where exchanges differ.
+    sessions : int
+        Finished sessions after it; days from Monday to Friday where the exchange is not known.
+    known : bool
+        Whether these are sessions of the exchange.
+    """
+
+    origin: pd.Timestamp
+    sessions: int
+    known: bool
+
+    @property
+    def words(self) -> str:
+        """What was counted, in words."""
+        unit = "session" if self.known else "weekday"
+        return f"{self.sessions:,} {unit}{'' if self.sessions == 1 else 's'}"
+
+
+def age_of(job: Job, table: pd.DataFrame, now: datetime) -> Age:
+    """Count what has traded since the newest forecasts.
+
+    Parameters
+    ----------
+    job : Job
+    table : DataFrame
+        ``symbol, origin`` of the newest forecasts, at least one row.
+    now : datetime
+        With its zone.
+    """
+    last = table.groupby("symbol")["origin"].max()
+    # As Yahoo spells symbols, or as the job says: symbols of files may be spelled in any way.
+    named = last if job.prices.kind == "yahoo" else last[last.index.isin(list(job.calendars))]
+    ages = []
+    if len(named):
+        from forecaster.calendars import Calendars
+
+        calendars = Calendars(job.calendars)
+        # One symbol for each exchange, its newest: the others follow the same sessions.
+        newest: dict[str, tuple[pd.Timestamp, str]] = {}
+        for symbol, origin in named.items():
+            with suppress(SymbolError):
+                name = calendars.name(str(symbol))
+                newest[name] = max(newest.get(name, (origin, str(symbol))), (origin, str(symbol)))
+        for origin, symbol in newest.values():
+            with suppress(SymbolError):
+                ages.append(Age(origin, calendars.sessions_since(symbol, origin.date(), now), True))
+    if ages:
+        return max(ages, key=lambda age: age.sessions)
+    origin, today = last.max(), now.date()
+    behind = int(np.busday_count(origin.date(), today)) if origin.date() < today else 0
+    return Age(origin, behind, False)
 
 
 # ------------------------------------------------------------------------------------------------- the ledger
@@ -214,7 +291,8 @@ def _backtest(path: Path, model: str, _: Stamp) -> tuple[Backtest, tuple[str, ..
 
 def backtest_of(place: Place, model: str, said: list[str]) -> Backtest:
     """Sum up the backtest of one model; `said` takes a sentence where that cannot be done."""
-    path = place.results / "forecasts.parquet"
+    results = results_of(place)
+    path = (place.results if results is None else results.judged) / "forecasts.parquet"
     found, missing = _backtest(path, model, stamp(path))
     said.extend(missing)
     return found
@@ -229,6 +307,41 @@ def quarantine(place: Place) -> pd.DataFrame:
 
 
 # --------------------------------------------------------------------------------------------- price history
+
+
+def _closes(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path, columns=["symbol", "session", "close"])
+    except (OSError, ValueError):
+        return pd.DataFrame(columns=["symbol", "session", "close"])
+    return table.assign(symbol=table["symbol"].astype(str), session=pd.to_datetime(table["session"]))
+
+
+def closes_of(place: Place) -> pd.DataFrame:
+    """Give the last closes of all symbols: those of the newest evening, and of the results for the others.
+
+    Of one symbol they are from one place, because closes that were adjusted on different days do not chain.
+
+    Returns
+    -------
+    DataFrame
+        ``symbol, session, close``.
+    """
+    folders = dict.fromkeys((place.results, place.evening or place.results))
+    files = tuple(folder / "recent_prices.parquet" for folder in folders)
+    return _newest_closes(files, stamp(*files))
+
+
+@lru_cache(maxsize=4)
+def _newest_closes(files: tuple[Path, ...], _: Stamp) -> pd.DataFrame:
+    tables = [table for file in files if len(table := _closes(file))]
+    if not tables:
+        return _closes(Path())
+    last = pd.concat([table.groupby("symbol")["session"].max() for table in tables], axis="columns")
+    # Of two that end on the same session, that of the results.
+    chosen = last.fillna(pd.Timestamp.min).to_numpy().argmax(axis=1)
+    kept = [table[table["symbol"].isin(last.index[chosen == number])] for number, table in enumerate(tables)]
+    return pd.concat(kept, ignore_index=True)
 
 
 @lru_cache(maxsize=64)
@@ -256,18 +369,19 @@ def _outcomes(path: Path, symbol: str, _: Stamp) -> pd.Series:
 def returns_of(place: Place, symbol: str) -> pd.Series:
     """Give the daily log returns of a symbol that the results hold, oldest first, by session.
 
-    They come from the last closes, and before those from the outcomes that the backtest was scored on.
+    They come from the last closes, and before those from the outcomes that the backtest was scored on; not
+    from these where sessions lie between the two, because neighbours must follow each other.
     """
-    path = place.results / "forecasts.parquet"
-    before = _outcomes(path, symbol, stamp(path))
     results = results_of(place)
-    recent = pd.Series(dtype=np.float64)
-    if results is not None:
-        prices = results.recent_prices
-        mine = prices[(prices["symbol"] == symbol) & (prices["close"] > 0)].sort_values("session")
-        recent = np.log(mine.set_index("session")["close"]).diff().dropna()
+    path = (place.results if results is None else results.judged) / "forecasts.parquet"
+    before = _outcomes(path, symbol, stamp(path))
+    prices = closes_of(place)
+    mine = prices[(prices["symbol"] == symbol) & (prices["close"] > 0)].sort_values("session")
+    logarithms = pd.Series(np.log(mine["close"].to_numpy(dtype=np.float64)), index=mine["session"])
+    recent = logarithms.diff().dropna()
     if len(recent) and len(before):
-        before = before[before.index < recent.index[0]]
+        gap = before.index[-1] < mine["session"].iloc[0]
+        before = before[before.index < recent.index[0]] if not gap else before.iloc[:0]
     parts = [part for part in (before, recent) if len(part)]
     return pd.concat(parts) if parts else pd.Series(dtype=np.float64, index=pd.DatetimeIndex([]))
 
@@ -363,6 +477,17 @@ def quantiles_known(table: pd.DataFrame) -> pd.DataFrame:
     finite = np.isfinite(table[quantile_columns()].to_numpy(dtype=np.float64)).all(axis=1)
     known: pd.DataFrame = table.loc[finite]
     return known
+
+
+def late_words(table: pd.DataFrame) -> str:
+    """Say how many forecasts came too late to count; empty where none did."""
+    late = int(table["late"].sum())
+    if not late:
+        return ""
+    return (
+        f"{late:,} of these {len(table):,} forecasts are late: issued after the first session that they "
+        "forecast had opened. They never enter the track record."
+    )
 
 
 def first_error(place: Place) -> str:

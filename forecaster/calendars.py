@@ -270,6 +270,29 @@ class Calendars:
         moment: datetime.datetime = _calendar(symbol, self.name(symbol)).opens[ahead[0]].to_pydatetime()
         return moment.astimezone(datetime.UTC)
 
+    def sessions_since(self, symbol: str, last: datetime.date, now: datetime.datetime) -> int:
+        """Count the sessions that an exchange has finished after one, by now.
+
+        Parameters
+        ----------
+        symbol : str
+            The symbol.
+        last : date
+            The last session that is there; it is not counted.
+        now : datetime
+            The moment, with a time zone.
+
+        Raises
+        ------
+        ParameterError, SymbolError
+            As of `last_finished_session`.
+        """
+        finished = self.last_finished_session(symbol, now)
+        if finished <= last:
+            return 0
+        missing, _ = self.missing_and_extra(symbol, pd.DatetimeIndex([last, finished]))
+        return len(missing) + 1
+
     def closings(self, symbol: str, dates: pd.DatetimeIndex) -> NDArray[np.datetime64]:
         """Return the moments (UTC) at which sessions close, early closes included.
 

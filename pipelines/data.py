@@ -15,7 +15,7 @@ from forecaster.errors import DataError, JobError, SymbolError
 from forecaster.job import Job
 from forecaster.prices.base import did_you_mean
 from forecaster.prices.checks import IMPOSSIBLE, SEVERITIES
-from pipelines.loading import JobData, job_calendars, open_store, sessions_since
+from pipelines.loading import JobData, job_calendars, open_store
 from pipelines.results import write_table
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def data_status(job: Job, symbols: Sequence[str] = ()) -> pd.DataFrame:
         name = str(symbol)
         if calendars is not None and (job.prices.kind == "yahoo" or name in job.calendars):
             try:
-                behind[name] = sessions_since(calendars, name, last.date(), now)
+                behind[name] = calendars.sessions_since(name, last.date(), now)
             except SymbolError:
                 continue
     return status.assign(behind=pd.Series(behind, dtype="Int64").reindex(status.index))

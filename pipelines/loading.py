@@ -50,7 +50,6 @@ __all__ = [
     "off_calendar",
     "open_store",
     "recent_prices",
-    "sessions_since",
     "with_held",
     "without",
 ]
@@ -384,7 +383,7 @@ def _load_block(
         now = datetime.now(UTC)
         for symbol, frame in prices.frames.items():
             if job.prices.kind == "yahoo" or symbol in job.calendars:
-                missed = sessions_since(calendars, symbol, frame.index[-1].date(), now)
+                missed = calendars.sessions_since(symbol, frame.index[-1].date(), now)
                 behind |= {symbol: missed} if missed else {}
     digests = {symbol: symbol_hash(frame) for symbol, frame in prices.frames.items()}
     if folder is not None:
@@ -438,15 +437,6 @@ def with_held(
         tables[symbol] = pd.concat(parts).sort_index(kind="stable") if len(parts) > 1 else parts[0]
         settled[symbol] = pd.concat(codes) if len(codes) > 1 else codes[0]
     return tables, settled
-
-
-def sessions_since(calendars: Calendars, symbol: str, last: date, now: datetime) -> int:
-    """Count the sessions that an exchange has finished since one, by now."""
-    finished = calendars.last_finished_session(symbol, now)
-    if finished <= last:
-        return 0
-    missing, _ = calendars.missing_and_extra(symbol, pd.DatetimeIndex([last, finished]))
-    return len(missing) + 1
 
 
 def _not_point_in_time(panel: Panel, known: Known) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +39,9 @@ def report_step(evening: Evening, step: Step) -> None:
     folder = evening_folder(evening)
     by_origin = ledger.track_record(job.name, end=evening.as_of, by_origin=True)
     # Of this evening, which may have been missed and be done after later ones.
-    issued, status = ledger.forecasts(job.name, end=evening.as_of), ledger.status(job.name, evenings=1000)
-    issued = issued[issued["as_of"] <= pd.Timestamp(evening.as_of)]
+    issued, status = ledger.latest(job.name, evening.as_of), ledger.status(job.name, evenings=1000)
     with staged(folder) as staging:
-        write_table(issued[issued["as_of"] == issued["as_of"].max()], staging / "forecasts.parquet")
+        write_table(issued, staging / "forecasts.parquet")
         write_table(ledger.track_record(job.name, end=evening.as_of), staging / "track_record.csv")
         write_table(status[status["as_of"] == pd.Timestamp(evening.as_of)], staging / "status.csv")
         write_json(evening.data.provenance(job), staging / "provenance.json")
@@ -55,6 +55,11 @@ def report_step(evening: Evening, step: Step) -> None:
     if folder.name == max(path.name for path in folder.parent.iterdir() if path.is_dir()):
         write_report(folder, folder.parent / "report.html")
     step.note(data_version=evening.data.data_version, reason=str(folder))
+
+
+def _beside(folder: Path, start: Path) -> str:
+    """Give the way from a folder to another one: it holds when the workspace is moved."""
+    return Path(os.path.relpath(folder.resolve(), start.resolve())).as_posix()
 
 
 def _summary(evening: Evening) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def _summary(evening: Evening) -> dict[str, Any]:
         "champion": model,
         "champion_reason": str(why.iloc[-1]) if len(why) else "",
         "best_baseline": baseline or model,
-        "backtest_folder": str(judged.resolve()) if judged is not None else "",
+        "backtest_folder": _beside(judged, evening_folder(evening)) if judged is not None else "",
         "data_version": evening.data.data_version,
         "data": evening.data.provenance(job),
         "code_version": code_version(),

@@ -31,9 +31,9 @@ from dashboards.app import PAGES
 from dashboards.lifting import Setting, explore, parse_kernel, parse_lags, same_maps, tap_table
 from dashboards.views import forecasts as forecasts_view
 from dashboards.views import runs as runs_view
-from dashboards.views import today as today_view
 from forecaster.errors import ParameterError
 from forecaster.exports import EXPORT_COLUMNS
+from forecaster.job import Job
 from forecaster.kernels import Parallel, lag_weights
 from forecaster.ledger import Ledger
 from forecaster.liftings import CalendarFold, Column, Lagged, Replicate, Row
@@ -361,8 +361,28 @@ def test_today_says_what_failed_and_what_is_old(config: Path) -> None:
     assert "▲ warn" in text
     assert "sent by email" not in text
     assert "promotion" in text
-    assert today_view.weekdays_since(datetime.date(2024, 6, 28), datetime.date(2024, 7, 1)) == 1
-    assert today_view.weekdays_since(datetime.date(2024, 6, 28), datetime.date(2024, 6, 1)) == 0
+
+
+def test_age_counts_sessions_where_the_exchange_is_known(config: Path) -> None:
+    job = sources.place_of(config).job
+    friday = pd.DataFrame({"symbol": ["WTI", "SPX"], "origin": pd.Timestamp("2024-06-28")})
+
+    def age(job: Job, day: int, hour: int = 23) -> str:
+        return sources.age_of(job, friday, datetime.datetime(2024, 7, day, hour, tzinfo=datetime.UTC)).words
+
+    # 4 July is a Thursday without a session; a day counts when its session is over.
+    assert age(job, 5) == "5 weekdays"
+    known = job.model_copy(update={"calendars": {"SPX": "XNYS"}})
+    assert age(known, 1, 12) == "0 sessions"
+    assert age(known, 1) == "1 session"
+    assert age(known, 5) == "4 sessions"
+    # The exchange that has gone on longest counts: one that never closes ends its session at midnight.
+    both = job.model_copy(update={"calendars": {"SPX": "XNYS", "WTI": "24/7"}})
+    assert age(both, 5) == "6 sessions"
+    nobody = job.model_copy(update={"calendars": {"OTHER": "XNYS"}})
+    assert age(nobody, 5) == "5 weekdays"
+    past = sources.age_of(job, friday, datetime.datetime(2024, 6, 1, tzinfo=datetime.UTC))
+    assert (past.sessions, past.known) == (0, False)
 
 
 def test_forecasts_show_what_was_issued(config: Path) -> None:

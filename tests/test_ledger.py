@@ -812,6 +812,10 @@ def test_the_latest_forecasts_are_those_of_the_last_evening(ledger: Ledger) -> N
         for horizon in (1, 5)
     ]
     assert set(latest["as_of"]) == {pd.Timestamp(NEXT)}
+    # An evening that is done after later ones asks for what was issued up to it.
+    before = NEXT - datetime.timedelta(days=1)
+    pd.testing.assert_frame_equal(ledger.latest("us", before), ledger.forecasts("us", end=SESSION))
+    assert ledger.latest("us", SESSION - datetime.timedelta(days=1)).empty
     some = ledger.forecasts("us", models=["ewma"], symbols=["S0001", "S0002"], end=SESSION)
     assert list(some["symbol"]) == ["S0001", "S0001", "S0002", "S0002"]
 

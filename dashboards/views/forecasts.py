@@ -76,6 +76,8 @@ def show(place: Place) -> None:
         return
     found, table = sources.newest(place), sources.overview(place)
     elements.note(f"{count(len(table))} forecasts, {found.source}.")
+    if late := sources.late_words(table):
+        elements.note(late, bad=True)
     symbols = sorted(table["symbol"].unique())
     # Plain text: an option is not read as Markdown.
     symbol = str(st.selectbox("Symbol (type to search)", symbols, key="forecasts-symbol"))
@@ -91,10 +93,10 @@ def _one_symbol(place: Place, symbol: str, drawable: pd.DataFrame, written: pd.D
         elements.note("There is no forecast of this symbol that can be drawn.")
         return
     results = sources.results_of(place)
-    closes = pd.DataFrame(columns=["session", "close"])
+    closes = sources.closes_of(place)
+    closes = closes[closes["symbol"] == symbol]
     base_rates: dict[str, dict[int, float]] = {}
     if results is not None:
-        closes = results.recent_prices[results.recent_prices["symbol"] == symbol]
         rates = results.scores[
             (results.scores["symbol"] == symbol) & (results.scores["metric"] == "direction_base_rate")
         ]

@@ -101,8 +101,7 @@ def show(place: Place) -> None:
 def _series(place: Place) -> pd.Series:
     """Choose the series: a symbol's, or plain numbers that can be checked by hand."""
     left, right = st.columns(2)
-    results = sources.results_of(place)
-    symbols = sources.symbols_of([results.recent_prices] if results is not None else [])
+    symbols = sources.symbols_of([sources.closes_of(place)])
     symbol = str(left.selectbox("Symbol (type to search)", [*symbols, GOLDEN], key="explorer-symbol"))
     kind = str(right.selectbox("Series", list(sources.SERIES), key="explorer-series"))
     if symbol == GOLDEN:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dashboards import elements, sources
-from dashboards.sources import Place
+from dashboards.sources import Place, late_words
 from forecaster.monitoring import is_delivery, remedy
 from forecaster.report.style import MISSING, count, seconds
 
-__all__ = ["evening_rows", "show", "stale_symbols", "state_of_checks", "step_rows", "weekdays_since"]
+__all__ = ["evening_rows", "show", "stale_symbols", "state_of_checks", "step_rows"]
 
-STALE_AFTER = 3
-"""Weekdays without a new forecast after which it is said: a long weekend has none."""
+STALE_AFTER = 1
+"""Finished sessions without a forecast after which it is said: the last evening may not have run yet."""
+STALE_WEEKDAYS = 3
+"""The same where the exchange is not known, in weekdays: a long weekend has none."""
 LISTED = 30
 STATES = {"fail": "✖ fail", "warn": "▲ warn", "ok": "● ok"}
-
-
-def weekdays_since(day: date, today: date) -> int:
-    """Count the weekdays after a day, up to another one."""
-    return int(np.busday_count(day, today)) if day < today else 0
 
 
 def stale_symbols(table: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +54,7 @@ def show(place: Place) -> None:
     if why:
         elements.note(why, bad=True)
     else:
-        facts += _freshness(table, sources.newest(place).source)
+        facts += _freshness(place, table, sources.newest(place).source)
     if facts:
         elements.cards(facts)
     elements.section("Checks", "What the monitoring said last, the worst first.")
@@ -134,21 +130,22 @@ def _evening(status: pd.DataFrame) -> tuple[str, str, str]:
     return "Last evening", _day(last["as_of"].iloc[0]), f"{done} of {len(final)} steps done, {word}"
 
 
-def _freshness(table: pd.DataFrame, source: str) -> list[tuple[str, str, str]]:
+def _freshness(place: Place, table: pd.DataFrame, source: str) -> list[tuple[str, str, str]]:
     """Sum up the newest forecasts, and say when they are old."""
-    origin = table["origin"].max()
-    age = weekdays_since(origin.date(), date.today())
-    if age > STALE_AFTER:
+    age = sources.age_of(place.job, table, datetime.now(UTC))
+    if age.sessions > (STALE_AFTER if age.known else STALE_WEEKDAYS):
         elements.note(
-            f"These forecasts are old: the last origin is {_day(origin)}, {count(age)} weekdays ago. "
+            f"These forecasts are old: the last origin is {_day(age.origin)}, {age.words} ago. "
             "New prices, or a new evening, are missing.",
             bad=True,
         )
+    if late := late_words(table):
+        elements.note(late, bad=True)
     horizons = ", ".join(str(horizon) for horizon in sorted(table["horizon"].unique()))
     models = sorted(table["model"].unique())
     named = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
     return [
-        ("Newest forecasts", _day(origin), f"{count(age)} weekdays ago, {source}"),
+        ("Newest forecasts", _day(table["origin"].max()), f"{age.words} ago, {source}"),
         ("Symbols", count(table["symbol"].nunique()), f"{count(len(table))} forecasts"),
         ("Models", named, f"horizons {horizons}"),
     ]

@@ -10,9 +10,9 @@ from dashboards.sources import Place
 from forecaster.report import charts
 from forecaster.report.results import Results
 from forecaster.report.style import count, percent
-from forecaster.report.tables import scores_of
+from forecaster.report.tables import COVERAGE_METRICS, HIT_METRICS, TrackRow, scores_of, track_record
 
-__all__ = ["show", "track_rows"]
+__all__ = ["as_ledger", "nothing_scored", "show", "track_rows"]
 
 COLUMNS = [
     "model", "horizon", "scored", "first origin", "last origin", "mean CRPS", "in the backtest", "50% held",
@@ -35,6 +35,34 @@ def track_rows(record: pd.DataFrame, results: Results | None) -> list[list[str]]
     ]  # fmt: skip
 
 
+def as_ledger(rows: list[TrackRow]) -> pd.DataFrame:
+    """Give the averages of results as the ledger gives them: the columns that `track_rows` reads."""
+    return pd.DataFrame(
+        {
+            "model": row.model, "horizon": row.horizon, "forecasts": row.forecasts,
+            "first_origin": row.first, "last_origin": row.last, "crps": row.crps,
+            **dict(zip(COVERAGE_METRICS, row.coverage, strict=True)),
+            **dict(zip(HIT_METRICS, row.hits, strict=True)),
+        }
+        for row in rows
+    )  # fmt: skip
+
+
+def _by_origin(results: Results) -> pd.DataFrame:
+    table = results.track_record
+    return pd.DataFrame() if table is None else table[(table["forecasts"] > 0) & table["crps"].notna()]
+
+
+def nothing_scored(place: Place) -> str:
+    """Say why a ledger has no score."""
+    if not sources.first_error(place) and sources.newest(place).table["late"].all():
+        return (
+            "No forecast has been scored: the newest ones are all late, issued after the first session that "
+            "they forecast had opened, and late ones do not count."
+        )
+    return "No forecast has been scored yet: outcomes come when their horizon has passed."
+
+
 def show(place: Place) -> None:
     """Show the page."""
     elements.page(
@@ -42,21 +70,22 @@ def show(place: Place) -> None:
         "Forecasts as they were issued, held against what then happened. Late ones do not count.",
     )
     said: list[str] = []
+    results = sources.results_of(place)
     record = sources.from_ledger(place, "track_record", said)
+    by_origin = sources.from_ledger(place, "track_record_by_origin", said)
+    if record.empty and said and results is not None and (rows := track_record(results)):
+        # The ledger lies elsewhere, or cannot be read: an evening's folder has a copy of its record.
+        said.append(f"This is the track record as {place.results} keeps it.")
+        record, by_origin = as_ledger(rows), _by_origin(results)
     if record.empty:
-        elements.notes(
-            said or ["No forecast has been scored yet: outcomes come when their horizon has passed."]
-        )
+        elements.notes(said or [nothing_scored(place)])
         return
-    elements.table(
-        "Averages since issue", COLUMNS, track_rows(record, sources.results_of(place)), numbers=COLUMNS[1:]
-    )
+    elements.notes(said)
+    elements.table("Averages since issue", COLUMNS, track_rows(record, results), numbers=COLUMNS[1:])
     left, right = st.columns(2)
     model = left.selectbox("Model", sorted(record["model"].unique()), key="track-model")
     horizons = record.loc[record["model"] == model, "horizon"].tolist()
     horizon = right.selectbox("Horizon", horizons, key="track-horizon", format_func=charts.sessions)
-    by_origin = sources.from_ledger(place, "track_record_by_origin", said)
     mine = by_origin[(by_origin["model"] == model) & (by_origin["horizon"] == horizon)]
     elements.section(f"Coverage of {model}, {charts.sessions(int(horizon))} ahead")
     elements.chart(charts.track_record(mine), "track-coverage", legend=True)
-    elements.notes(said)

@@ -297,10 +297,12 @@ def read_forecasts(
     return _table(connection, query)
 
 
-def read_latest(connection: Connection, job: str) -> pd.DataFrame:
+def read_latest(connection: Connection, job: str, as_of: datetime.date | None = None) -> pd.DataFrame:
     """Read the forecasts of the last evening; see `forecaster.ledger.Ledger.latest`."""
     of_job = issues.join(runs).join(jobs, jobs.c.id == runs.c.job_id)
     evenings = select(func.max(runs.c.as_of)).select_from(of_job).where(jobs.c.name == job)
+    if as_of is not None:
+        evenings = evenings.where(runs.c.as_of <= as_of)
     last = connection.execute(evenings).scalar()
     spans = connection.execute(
         select(issues.c.id, issues.c.track_id, issues.c.first_origin, issues.c.last_origin)

@@ -227,10 +227,18 @@ class Ledger:
             query = select(issues.c.known_at).where(issues.c.known_at.is_not(None)).distinct()
             return sorted(connection.execute(query).scalars())
 
-    def latest(self, job: str) -> pd.DataFrame:
-        """Read the forecasts of the last evening that issued any; columns as of `forecasts`."""
+    def latest(self, job: str, as_of: datetime.date | None = None) -> pd.DataFrame:
+        """Read the forecasts of the last evening that issued any; columns as of `forecasts`.
+
+        Parameters
+        ----------
+        job : str
+            Name of the job.
+        as_of : date, optional
+            Look at evenings up to this one only.
+        """
         with self._database.reading() as connection:
-            return read_latest(connection, job)
+            return read_latest(connection, job, as_of)
 
     def seen(self, symbol: str, session: datetime.date) -> pd.DataFrame:
         """Say which forecasts of a symbol, of any job, had seen its price of a session.

@@ -20,8 +20,8 @@ def write_report(results: Path, output: Path) -> Path:
         ``forecasts.parquet``, ``latest.parquet``, ``recent_prices.parquet``, ``findings.csv`` and
         ``failures.csv``; where there are, ``kernel_weights.csv``, ``kernel_responses.csv``,
         ``quarantine.csv``, ``restatements.csv`` and ``track_record.parquet``. The folder of an evening names
-        the folder of the backtest that it judges by (``backtest_folder`` in ``summary.json``), and its
-        ``forecasts.parquet`` are the forecasts issued.
+        the folder of the backtest that it judges by (``backtest_folder`` in ``summary.json``, from the folder
+        of the evening on), and its ``forecasts.parquet`` are the forecasts issued.
     output : Path
         The HTML file to write; its folder is made, an older file is replaced at once or not at all.
 

@@ -120,7 +120,9 @@ class Results:
     horizons : tuple of int
         All horizons, ascending.
     backtest : Backtest
-        Sums over ``forecasts.parquet``.
+        Sums over ``forecasts.parquet`` of the backtest.
+    judged : Path
+        Folder of that backtest: the results' own or, of an evening, the one that it names.
     missing : tuple of str
         One sentence for each file that could not be used.
     """
@@ -143,6 +145,7 @@ class Results:
     baselines: dict[int, str]
     horizons: tuple[int, ...]
     backtest: Backtest
+    judged: Path
     missing: tuple[str, ...]
 
     def challenger(self) -> str:
@@ -281,7 +284,8 @@ def read_results(directory: Path) -> Results:
     missing: list[str] = []
     summary = _read_summary(directory / "summary.json", missing)
     # An evening names the backtest of its champion; the forecasts that lie with it are those issued.
-    judged = Path(summary.text("backtest_folder") or directory)
+    # A relative path begins at the evening's own folder; an absolute one is taken as it is.
+    judged = directory / summary.text("backtest_folder")
     issued = "forecasts.parquet" if "backtest_folder" in summary.values else "latest.parquet"
     verdict = _read_table(judged / "verdict.csv", VERDICT, missing, optional=CONFIDENCE)
     scores = _read_table(judged / "scores.csv", SCORES, missing)
@@ -324,6 +328,7 @@ def read_results(directory: Path) -> Results:
         baselines=baselines,
         horizons=tuple(sorted(horizons)),
         backtest=Backtest.empty(),
+        judged=judged,
         missing=(),
     )
     wanted = {results.champion, results.challenger(), *baselines.values()} - {""}
