@@ -197,10 +197,10 @@ SAID = {
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk where one can be mounted, else a folder."""
+    """A small disk where one can be mounted, else a folder; two years of evenings fit on it."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(place)]
     mounted = (
         os.getuid() == 0
         and shutil.which("mount") is not None
