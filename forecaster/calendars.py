@@ -41,6 +41,7 @@ _SUFFIXES: Final = {
     "TW": "XTAI", "TWO": "XTAI", "V": "XTSE", "VI": "XWBO", "VS": "XLIT", "WA": "XWAR", "XC": "XLON",
 }  # fmt: skip
 
+# Volatility indices are computed from options, which trade a quarter of an hour longer than stocks.
 _INDICES: Final = {
     "^AEX": "XAMS", "^AORD": "XASX", "^ATX": "XWBO", "^AXJO": "XASX", "^BFX": "XBRU", "^BSESN": "XBOM",
     "^BVSP": "BVMF", "^DJI": "XNYS", "^DJT": "XNYS", "^DJU": "XNYS", "^FCHI": "XPAR", "^FTMC": "XLON",
@@ -51,8 +52,8 @@ _INDICES: Final = {
     "^NSEI": "XBOM", "^NYA": "XNYS", "^NZ50": "XNZE", "^OEX": "XNYS", "^OMX": "XSTO", "^OMXC25": "XCSE",
     "^OMXH25": "XHEL", "^RUA": "XNYS", "^RUI": "XNYS", "^RUT": "XNYS", "^SOX": "XNYS", "^SP400": "XNYS",
     "^SP500TR": "XNYS", "^SP600": "XNYS", "^SSMI": "XSWX", "^STI": "XSES", "^STOXX": "XPAR",
-    "^STOXX50E": "XPAR", "^TECDAX": "XETR", "^TNX": "XNYS", "^TWII": "XTAI", "^TYX": "XNYS", "^VIX": "XNYS",
-    "^VXN": "XNYS", "^W5000": "XNYS", "^XAX": "XNYS",
+    "^STOXX50E": "XPAR", "^TECDAX": "XETR", "^TNX": "XNYS", "^TWII": "XTAI", "^TYX": "XNYS", "^VIX": "XCBF",
+    "^VXN": "XCBF", "^W5000": "XNYS", "^XAX": "XNYS",
 }  # fmt: skip
 
 # Softs and the dollar index trade at ICE Futures U.S.; every other ``=F`` of Yahoo's at a CME Group exchange.

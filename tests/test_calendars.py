@@ -198,3 +198,12 @@ def test_missing_and_extra_are_the_differences(days: set[datetime.date], symbol:
 
 def test_the_margin_covers_delayed_quotes() -> None:
     assert datetime.timedelta(minutes=20) <= FINAL_AFTER <= datetime.timedelta(hours=1)
+
+
+@pytest.mark.parametrize("symbol", ["^VIX", "^VXN"])
+def test_volatility_indices_are_computed_until_after_stocks_close(symbol: str) -> None:
+    calendars = Calendars({})
+    days = pd.DatetimeIndex(["2024-06-03", "2024-11-29"])  # the second closes early
+    later = calendars.closings(symbol, days) - calendars.closings("SPY", days)
+    assert (later == pd.Timedelta(minutes=15)).all()
+    assert not calendars.same([symbol, "SPY"])
