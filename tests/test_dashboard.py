@@ -170,6 +170,34 @@ def test_returns_are_those_of_the_closes(config: Path) -> None:
     assert sources.series_of(found, "size of the log return").min() >= 0
 
 
+def test_closes_are_those_of_the_newest_evening(small: Path, tmp_path: Path) -> None:
+    place = sources.place_of(copy_job(small, tmp_path))
+    old = sources.closes_of(place)
+    before = sources.returns_of(place, "SPX")
+    evening = place.folder / "evenings" / "2030-01-01"
+    evening.mkdir(parents=True)
+    (evening / "summary.json").write_text("{}", encoding="utf-8")
+
+    def moved(days: int) -> pd.DataFrame:
+        # Adjusted as of another day: all closes are on another level.
+        day = pd.Timedelta(days=days)
+        new = old.assign(session=old["session"] + day, close=old["close"] / 2)
+        new.to_parquet(evening / "recent_prices.parquet")
+        return new
+
+    new = moved(3)
+    assert place.results == place.folder
+    pd.testing.assert_frame_equal(sources.closes_of(place), new)
+    returns = sources.returns_of(place, "SPX")
+    # No return spans the two levels, and the backtest's outcomes still come before.
+    assert returns.abs().max() == pytest.approx(before.abs().max())
+    assert returns.index[0] == before.index[0]
+    # Sessions lie between the backtest and the closes: only these are neighbours.
+    new = moved(5000)
+    returns = sources.returns_of(place, "SPX")
+    assert returns.index.tolist() == new["session"].tolist()[1:]
+
+
 def test_a_scaled_return_sees_no_later_price(config: Path) -> None:
     found = sources.returns_of(sources.place_of(config), "WTI")
     scaled = sources.series_of(found, "scaled return")

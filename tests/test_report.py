@@ -426,7 +426,7 @@ def test_an_empty_ledger_and_none_are_told_apart(copy: Path) -> None:
     with Ledger.open(copy / "ledger.db") as ledger:
         table = ledger.track_record("quickstart", by_origin=True)
     table.to_parquet(copy / "track_record.parquet")
-    assert "No issued forecast has met its outcome yet." in Page(render(copy)).text
+    assert "No forecast that was issued in time has met its outcome yet." in Page(render(copy)).text
     (copy / "track_record.parquet").write_text("no parquet", encoding="utf-8")
     text = Page(render(copy)).text
     assert "track_record.parquet cannot be read" in text
@@ -1046,6 +1046,12 @@ def test_an_evening_is_judged_by_the_backtest_of_its_champion(results: Path, tmp
         in page.text
     )
     assert "Backtest2008-01-02 to" in page.text.replace("\n", "")
+    # A stand-in, fitted for the evening because no version could be used, has no backtest.
+    (evening / "summary.json").write_text(json.dumps({"backtest_folder": ""}), encoding="utf-8")
+    text = Page(render(evening)).text
+    assert "No registered model could be used on this evening, so no backtest judges its forecasts." in text
+    assert "cannot be read" not in text
+    assert "verdict.csv is missing" not in text
 
 
 @pytest.mark.slow

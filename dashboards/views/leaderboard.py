@@ -65,7 +65,7 @@ def show(place: Place) -> None:
 def _compared(results: Results) -> None:
     if results.champion:
         reason = results.summary.text("champion_reason")
-        elements.note(f"Champion ★ {results.champion}. {reason}")
+        elements.note(f"Champion ★ {results.champion}{f': {reason}' if reason else ''}")
     horizons = list(results.horizons)
     horizon = st.radio(
         "Horizon", horizons, key="leaderboard-horizon", format_func=charts.sessions, horizontal=True

@@ -186,7 +186,7 @@ def summarise(path: Path, models: Sequence[str], missing: list[str]) -> Backtest
         if lacking:
             missing.append(f"{path.name} lacks the columns {', '.join(lacking)}.")
             return Backtest.empty()
-        wanted = ds.field("model").cast(pa.string()).isin(list(models))
+        wanted = ds.field("model").cast(pa.string()).isin(pa.array(models, pa.string()))
         batches = dataset.to_batches(columns=columns, filter=wanted, batch_size=BATCH_ROWS)
         parts = [_batch_sums(batch.to_pandas()) for batch in batches if batch.num_rows]
     except (OSError, ValueError, pa.ArrowException) as error:

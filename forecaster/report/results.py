@@ -287,9 +287,16 @@ def read_results(directory: Path) -> Results:
     # A relative path begins at the evening's own folder; an absolute one is taken as it is.
     judged = directory / summary.text("backtest_folder")
     issued = "forecasts.parquet" if "backtest_folder" in summary.values else "latest.parquet"
-    verdict = _read_table(judged / "verdict.csv", VERDICT, missing, optional=CONFIDENCE)
-    scores = _read_table(judged / "scores.csv", SCORES, missing)
-    models = _read_table(judged / "models.csv", MODELS, missing)
+    # A stand-in that was fitted for the evening was not judged: said once, not file by file.
+    unjudged = summary.values.get("backtest_folder") == ""
+    if unjudged:
+        missing.append(
+            "No registered model could be used on this evening, so no backtest judges its forecasts."
+        )
+    lacking: list[str] = [] if unjudged else missing
+    verdict = _read_table(judged / "verdict.csv", VERDICT, lacking, optional=CONFIDENCE)
+    scores = _read_table(judged / "scores.csv", SCORES, lacking)
+    models = _read_table(judged / "models.csv", MODELS, lacking)
     latest = _read_table(directory / issued, LATEST, missing, optional=TAILS)
     recent_prices = _read_table(directory / "recent_prices.parquet", PRICES, missing)
     findings = _read_table(directory / "findings.csv", FINDINGS, missing, may_be_empty=True)
@@ -332,5 +339,5 @@ def read_results(directory: Path) -> Results:
         missing=(),
     )
     wanted = {results.champion, results.challenger(), *baselines.values()} - {""}
-    backtest = summarise(judged / "forecasts.parquet", sorted(wanted), missing)
+    backtest = summarise(judged / "forecasts.parquet", sorted(wanted), lacking)
     return replace(results, backtest=backtest, missing=tuple(missing))
