@@ -46,7 +46,7 @@ OPERATION = ("engine", "ledger", "train_every", "monitoring", "schedule", "alert
 """Sections that change no result: where it is computed, or who is told of it, makes no other job."""
 
 PLACES = ("store", "workspace")
-"""Settings of where and by how many processes a job is done; no bit of a forecast depends on them."""
+"""Settings of where a job is done; no bit of a forecast depends on them."""
 
 AnyModel = Annotated[
     ZeroModel
@@ -349,7 +349,7 @@ class Job(Spec):
 
     @property
     def training_hash(self) -> str:
-        """SHA-256 of the settings that a fitted model depends on: nor of where things lie."""
+        """SHA-256 of the settings that a fitted model depends on: not of where things lie."""
         return self._hash((*OPERATION, *PLACES))
 
     def _hash(self, without: tuple[str, ...]) -> str:
