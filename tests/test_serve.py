@@ -28,13 +28,17 @@ from forecaster.ledger import Ledger
 from pipelines.serve import BEAT, SILENT, Service, answering
 
 ROOT = Path(__file__).parents[1]
-YESTERDAY = datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=1)
+NOW = datetime.datetime.now(datetime.UTC)
+# The evening begins at least five hours from now, so that no other falls due while a test runs, whatever the
+# time of day.
+MINUTES = 45 if 7 <= NOW.hour < 18 else 720
+EVENING = (NOW - datetime.timedelta(days=1, minutes=MINUTES)).date()
 
 
 def write_job(folder: Path, name: str = "night", more: str = "", prices: bool = True) -> Path:
-    """A job of two symbols that trade every day, up to yesterday."""
+    """A job of two symbols that trade every day, up to the last evening that has begun."""
     if prices:
-        sessions = pd.date_range(end=pd.Timestamp(YESTERDAY), periods=900, freq="D").strftime("%Y-%m-%d")
+        sessions = pd.date_range(end=pd.Timestamp(EVENING), periods=900, freq="D").strftime("%Y-%m-%d")
         generator = np.random.default_rng(1)
         parts = [
             pd.DataFrame({"symbol": symbol, "session": sessions, "close": closes})
@@ -42,12 +46,12 @@ def write_job(folder: Path, name: str = "night", more: str = "", prices: bool = 
             for closes in [100.0 * np.exp(np.cumsum(0.01 * generator.standard_normal(900)))]
         ]
         pd.concat(parts).to_csv(folder / "prices.csv", index=False)
-    begin = YESTERDAY - datetime.timedelta(days=300)
+    begin = EVENING - datetime.timedelta(days=300)
     path = folder / f"{name}.yaml"
     path.write_text(
         f"name: {name}\nprices: {{kind: files, path: prices.csv}}\nbacktest: {{start: {begin}}}\n"
         f"models: [{{kind: historical}}, {{kind: ewma_fhs}}]\nworkspace: {folder / 'workspace'}\n"
-        f"schedule: {{calendar: 24/7, catch_up: 1, retries: 0}}\n{more}"
+        f"schedule: {{calendar: 24/7, minutes_after_close: {MINUTES}, catch_up: 1, retries: 0}}\n{more}"
     )
     return path
 
@@ -165,7 +169,7 @@ def test_an_evening_that_fails_is_begun_again_so_often_and_no_more(tmp_path: Pat
                 job.name,
                 job_hash=job.hash,
                 yaml=path.read_text(),
-                as_of=YESTERDAY,
+                as_of=EVENING,
                 steps=("ingest", "forecast"),
             )
             # Another process, this one, does the evening: `daily` ends with 1 at once.
@@ -173,12 +177,12 @@ def test_an_evening_that_fails_is_begun_again_so_often_and_no_more(tmp_path: Pat
                 for attempt, again in ((1, True), (2, False), (2, False)):
                     each._scheduler.remove_all_jobs()
                     each._evenings("night")
-                    assert each.served["night"].attempts == {YESTERDAY: attempt}
+                    assert each.served["night"].attempts == {EVENING: attempt}
                     assert [one.id for one in each._scheduler.get_jobs()] == ["night again"] * again
                 assert each.served["night"].last["exit_code"] == 1
                 # When the next one falls due it is tried afresh.
                 each._begin("night")
-                assert each.served["night"].attempts == {YESTERDAY: 1}
+                assert each.served["night"].attempts == {EVENING: 1}
         ((when,),) = [[one.next_run_time] for one in each._scheduler.get_jobs()]
         assert when > datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=25)
     finally:
@@ -225,7 +229,7 @@ def test_a_night_that_fails_leaves_the_service_and_it_stops_when_it_is_asked(tmp
     with serving(tmp_path, path) as (process, port):
         told = until(port, ended("night"), tmp_path / "log")
         assert told["jobs"]["night"]["last"]["exit_code"] == 2
-        assert told["jobs"]["night"]["last"]["as_of"] == str(YESTERDAY)
+        assert told["jobs"]["night"]["last"]["as_of"] == str(EVENING)
         assert ask(port)[0] == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
@@ -304,7 +308,7 @@ def test_a_killed_night_is_told_of_a_stopped_one_is_gone_on_with_and_nothing_is_
     with Ledger.open(tmp_path / "workspace" / "ledger.db") as ledger:
         forecasts = ledger.forecasts("night")
         assert set(forecasts["symbol"]) == {"AA", "BB"}
-        assert forecasts["origin"].dt.date.unique().tolist() == [YESTERDAY]
+        assert forecasts["origin"].dt.date.unique().tolist() == [EVENING]
         status = ledger.status("night")
         assert (status.groupby("step")["status"].last().isin(["done", "skipped"])).all()
         before = len(status)
