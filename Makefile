@@ -1,7 +1,7 @@
 # `make` lists the targets. `make run` and `make test` need nothing but Python 3.11 to 3.13, git and make.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all lint check docs security release-check bench bench-skill bench-volatility bench-store bench-scale setup setup-dev setup-peers lock lock-peers clean
+.PHONY: help run test test-all lint check docs security release-check bench bench-skill bench-volatility bench-store bench-scale bench-dashboard setup setup-dev setup-peers lock lock-peers clean
 
 # Refused in one line, here, before a recipe starts: a recipe that fails adds a line of make's own.
 refusal = $(shell PYTHON='$(PYTHON)' .ci/find-python 2>&1 >/dev/null)
@@ -61,6 +61,9 @@ bench-store: setup-dev ## measure the price store with 75 million rows; argument
 
 bench-scale: setup-dev ## measure nights and scoring of up to 10,000 symbols; arguments in ARGUMENTS, such as --symbols 100 1000
 	.venv/bin/python tests/benchmarks/bench_scale.py $(ARGUMENTS)
+
+bench-dashboard: setup-dev ## measure how fast the pages of the dashboard answer with 1,000 symbols
+	.venv/bin/python tests/benchmarks/bench_dashboard.py $(ARGUMENTS)
 
 setup: ## make .venv with what the application needs
 	$(setup) core
