@@ -1,8 +1,8 @@
 """Seconds in which each page of the dashboard answers with 1,000 symbols, after it was loaded once.
 
-`make bench-dashboard` runs it. The job, its results and its ledger are those of the tests; a page is run as its
-script is for a browser, which is not part of it. Streamlit collects garbage after each run of a script, so that
-a page also costs what else its process holds: each is measured in a process of its own.
+`make bench-dashboard` runs it. The job, its results and its ledger are those of the tests; a page is run as
+its script is for a browser, which is not part of it. Streamlit collects garbage after each run of a script,
+so that a page also costs what else its process holds: each is measured in a process of its own.
 """
 
 from __future__ import annotations
