@@ -286,6 +286,10 @@ def walked(
     models = [build() for build in builders.values()] if not engine.inline else []
     estimate_ahead(engine, models, [fold.train for fold in over], progress)
     parts = [(name, part) for name, build in builders.items() for part in segments(build, over)]
+    if not engine.inline:
+        # A model's last refits learn from most and take longest: begun first, they leave no worker idle.
+        names = list(builders)
+        parts.sort(key=lambda part: (names.index(part[0]), -part[1][0].number))
     of_model: dict[str, dict[int, _Walked]] = {name: {} for name in builders}
     order = list(builders)
     recalled = recalled_models(job.combinations, job.calibrations)
