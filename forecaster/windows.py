@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -105,6 +106,8 @@ class Panel:
         What models see beside the series, by name; not forecast.
     one_close : bool
         Whether the members of the universe always close together, where closings are known at all.
+    learn_from : int
+        Series that models of all series together learn from; 0 for all of them. See `Windows.pooled`.
     """
 
     symbols: tuple[str, ...]
@@ -118,6 +121,7 @@ class Panel:
     range_variances: Array | None = None
     covariates: Mapping[str, Covariate] = field(default_factory=dict)
     one_close: bool = False
+    learn_from: int = 0
 
     @classmethod
     def from_prices(
@@ -290,12 +294,24 @@ class Panel:
             reference=self.every,
         )
 
+    @cached_property
+    def pooled(self) -> Panel:
+        """The series that models of all series together learn from; the same object every time.
+
+        They are drawn by a hash of their symbols, so that neither prices nor the order of the symbols have a
+        say, and one that comes or goes moves at most one other.
+        """
+        if not 0 < self.learn_from < len(self.symbols):
+            return self
+        drawn = sorted(self.symbols, key=lambda symbol: hashlib.blake2b(symbol.encode()).digest())
+        return self.select(drawn[: self.learn_from])
+
     def save(self, folder: Path) -> None:
         """Write the panel, and every series that can be looked at, into an existing, empty folder."""
         writer = PanelWriter(folder)
         writer.add(self.every)
         writer.see(self.every.covariates, self.every.one_close)
-        writer.finish(self.universe, None if self.reference is None else self.symbols)
+        writer.finish(self.universe, None if self.reference is None else self.symbols, self.learn_from)
 
     @classmethod
     def open(cls, folder: Path) -> Panel:
@@ -318,6 +334,7 @@ class Panel:
             universe=universe,
             covariates=seen,
             one_close=about["one_close"],
+            learn_from=about["learn_from"],
             **arrays,
         )
         return every if about["selected"] is None else every.select(about["selected"])
@@ -547,8 +564,11 @@ class PanelWriter:
         self._offsets += [offset + self._offsets[-1] for offset in offsets[1:]]
         self._arrays |= arrays
 
-    def finish(self, universe: Universe, selected: Sequence[str] | None = None) -> None:
-        """Say what makes market and cross-section, and which series are forecast: all by default."""
+    def finish(self, universe: Universe, selected: Sequence[str] | None = None, learn_from: int = 0) -> None:
+        """Say what makes market and cross-section, which series are forecast, and how many are learned from.
+
+        All are, by default.
+        """
         about = {
             "symbols": self._symbols,
             "offsets": self._offsets,
@@ -558,6 +578,7 @@ class PanelWriter:
             "market": universe.market,
             "covariates": self._covariates,
             "one_close": self._one_close,
+            "learn_from": learn_from,
         }
         (self.folder / "panel.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -630,6 +651,23 @@ class Windows:
             sums = volatility.realised_variance(variances[part], self.horizons)
             result[mine] = sums[self.rows[mine] - part.start]
         return result
+
+    @property
+    def pooled(self) -> Windows:
+        """The origins that models of all series together learn from: those of `Panel.pooled`, in this order.
+
+        What is estimated series by series is estimated from all.
+        """
+        panel = self.panel.pooled
+        if panel is self.panel:
+            return self
+        number = {symbol: place for place, symbol in enumerate(panel.symbols)}
+        place = np.array([number.get(symbol, -1) for symbol in self.panel.symbols], dtype=np.int64)
+        series = self.series
+        mine = place[series] >= 0
+        series = series[mine]
+        moved = self.rows[mine] - self.panel.offsets[series] + panel.offsets[place[series]]
+        return Windows(panel, moved, self.horizons)
 
     def by_series(self) -> Iterator[tuple[slice, Rows]]:
         """Go through the series that have origins here.

@@ -316,7 +316,8 @@ def _load_stored(job: Job, minimum_sessions: int, as_of: date | None, known_at: 
             for task in tasks:
                 if (task.arguments[2] / "panel.json").exists():
                     writer.take(task.arguments[2])
-            writer.finish(Universe(members, job.market), None if job.market is None else members)
+            forecast = None if job.market is None else members
+            writer.finish(Universe(members, job.market), forecast, job.backtest.learn_from)
             panel = Panel.open(Path(name))
     first = {symbol: moment for block in blocks for symbol, moment in block.first.items()}
     known = Known(

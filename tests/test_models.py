@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -67,6 +68,8 @@ CALIBRATED = {
     "by_symbol": "{kind: ridge, calibration: {kind: control, by_symbol: true, outer: 0.1}}",
 }
 MODELS = LIGHT | DEEP | COMBINED | CALIBRATED
+BY_SYMBOL = {"zero", "historical", "ewma_fhs", "garch_t_fhs", "gjr_t_fhs"}
+"""Those that learn nothing from other symbols."""
 FIELD = [
     *LIGHT.values(),
     *(f"{{name: {name}, {text[1:]}" for name, text in (DEEP | CALIBRATED).items()),
@@ -231,6 +234,46 @@ def test_a_new_symbol_takes_the_pooled_quantiles(model: tuple[str, Any]) -> None
     _, fitted = model
     stranger = panel(symbols=("NEW",))
     assert np.isfinite(fitted.predict(origins(stranger)).values).all()
+
+
+@pytest.mark.parametrize("name", [*LIGHT, "convolution_row", "convolution_variance", "mlp", "by_symbol"])
+def test_models_of_all_symbols_learn_from_some_and_forecast_all(name: str) -> None:
+    of = panel(symbols=("AAA", "BBB", "CCC", "DDD", "EEE"))
+    some = replace(of, learn_from=2)
+    drawn = some.pooled.symbols
+    assert len(drawn) == 2
+    fitted = build(name).fit(learnable(some))
+    # Those that are learned from have the forecasts of a model that has nothing else to learn from, unless
+    # its thresholds move with all symbols.
+    few = origins(of.select(drawn))
+    alone = build(name).fit(learnable(of.select(drawn)))
+    if name != "by_symbol":
+        np.testing.assert_array_equal(fitted.predict(few).values, alone.predict(few).values)
+    # What is estimated symbol by symbol is that of all.
+    others = sorted(set(of.symbols) - set(drawn))
+    rest = origins(of.select(others))
+    whole = build(name).fit(learnable(of))
+    same = np.array_equal(fitted.predict(rest).values, whole.predict(rest).values)
+    assert same == (name in BY_SYMBOL)
+    assert np.isfinite(fitted.predict(rest).values).all()
+    for inside in (fitted, getattr(getattr(fitted, "target", None), "linear", None)):
+        garch = getattr(inside, "garch", inside)
+        if hasattr(garch, "estimates"):
+            assert garch.symbols == of.symbols
+            assert np.isfinite(garch.estimates).all()
+
+
+def test_a_renewal_learns_from_the_same_symbols(fitted: dict[str, Any]) -> None:
+    of = replace(panel(symbols=("AAA", "BBB", "CCC", "DDD", "EEE")), learn_from=2)
+    first = build("convolution_row").fit(learnable(of))
+    again = build("convolution_row").renew(first, learnable(of, LAST))
+    alone = of.select(of.pooled.symbols)
+    other = build("convolution_row").renew(
+        build("convolution_row").fit(learnable(alone)), learnable(alone, LAST)
+    )
+    few = origins(alone)
+    np.testing.assert_array_equal(again.predict(few).values, other.predict(few).values)
+    assert again.target.linear.garch.symbols == of.symbols
 
 
 def test_the_seed_matters_where_chance_does() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -218,6 +219,31 @@ def test_select_is_the_panel_of_those_symbols(frames: dict[str, pd.DataFrame], d
     assert selected.symbols == alone.symbols
     for name in ("offsets", "sessions", "closes", "returns", "volatility", "channels", "har_features"):
         assert getattr(selected, name).tobytes() == getattr(alone, name).tobytes(), name
+
+
+@given(price_maps(), st.integers(1, 5), st.data())
+def test_some_series_are_learned_from(
+    frames: dict[str, pd.DataFrame], count: int, data: st.DataObject
+) -> None:
+    """The same ones whatever their order, their prices and who else is there; their origins, in order."""
+    whole = replace(Panel.from_prices(frames), learn_from=count)
+    drawn = whole.pooled
+    assert drawn.pooled is drawn
+    assert (drawn is whole) == (count >= len(frames))
+    assert len(drawn.symbols) == min(count, len(frames))
+    absent = sorted(frames)[0]
+    if len(frames) > 1 and absent not in drawn.symbols:
+        rest = {symbol: frame * 2.0 for symbol, frame in frames.items() if symbol != absent}
+        others = replace(Panel.from_prices(rest), learn_from=count)
+        assert others.pooled.symbols == drawn.symbols
+    rows = np.array(data.draw(st.lists(st.integers(0, len(whole) - 1), unique=True)), dtype=np.int64)
+    windows = Windows(whole, rows, (1, 2))
+    mine = windows.take(np.isin(windows.symbols, drawn.symbols))
+    learned = windows.pooled
+    assert learned.panel is drawn
+    np.testing.assert_array_equal(learned.symbols, mine.symbols)
+    np.testing.assert_array_equal(learned.sessions, mine.sessions)
+    np.testing.assert_array_equal(learned.targets, mine.targets)
 
 
 def test_features_of_a_series_do_not_depend_on_its_neighbours(panel: Panel) -> None:

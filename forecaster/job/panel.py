@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,7 @@ def lay_out(job: Job, frames: Frames, minimum_sessions: int) -> tuple[Panel, dic
         one_close,
         made,
     )
-    return panel, failures
+    return replace(panel, learn_from=job.backtest.learn_from), failures
 
 
 def _closings(

@@ -83,6 +83,10 @@ class Backtest(Spec):
     """Sessions left out between the last training outcome and the refit."""
     rolling: NonNegativeInt = 0
     """Learn from the last so many sessions; 0 for all of them."""
+    learn_from: NonNegativeInt = 0
+    """Symbols that models of all symbols together learn from, drawn by their names; 0 for all of
+    them. What is estimated symbol by symbol, volatility for example, is estimated for all, and all are
+    forecast. For panels that are too large to train on (see docs/scale.md)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -214,21 +214,22 @@ class ConvolutionForecaster:
         """
         self.weights = self._weights_of(previous, "a renewal is made from")
         assert isinstance(previous, ConvolutionForecaster)
-        known_targets(windows)
-        if previous._past is None or previous._past.panel is not windows.panel:
+        learned = windows.pooled
+        known_targets(learned)
+        if previous._past is None or previous._past.panel is not learned.panel:
             raise ParameterError(
                 "a renewal adds outcomes to those of the panel that the model was fitted on. Received: "
                 "another panel, or a model that was loaded; fit it afresh"
             )
         past = previous._past
-        place = np.searchsorted(past.rows, windows.rows)
-        held = past.rows[np.minimum(place, len(past.rows) - 1)] == windows.rows
-        location, scale = (np.empty((len(windows), len(windows.horizons))) for _ in range(2))
+        place = np.searchsorted(past.rows, learned.rows)
+        held = past.rows[np.minimum(place, len(past.rows) - 1)] == learned.rows
+        location, scale = (np.empty((len(learned), len(learned.horizons))) for _ in range(2))
         location[held], scale[held] = past.location[place[held]], past.scale[place[held]]
-        location[~held], scale[~held] = previous.location_and_scale(windows.take(~held))
+        location[~held], scale[~held] = previous.location_and_scale(learned.take(~held))
         self.statistics = previous.statistics
         self.target.fit(windows)
-        self._take_residuals(windows, location, scale)
+        self._take_residuals(learned, location, scale)
         return self
 
     def _weights_of(self, previous: Forecaster, purpose: str) -> NDArray[np.float32]:
@@ -253,9 +254,11 @@ class ConvolutionForecaster:
 
     def fit(self, windows: Windows) -> Self:
         """Train on all origins, from fresh weights unless `start_from` gave others."""
-        known_targets(windows)
-        self.covariates = CovariateInputs().fit(windows)
+        learned = windows.pooled
+        known_targets(learned)
+        self.covariates = CovariateInputs().fit(learned)
         self.target.fit(windows)
+        windows = learned  # the network and the quantiles are of all series together
         features, anchors = self._features_and_anchors(windows)
         # Not quite zero where a feature is constant.
         self.statistics = np.stack([features.mean(axis=0), features.std(axis=0) + np.float32(1e-6)])

@@ -87,6 +87,7 @@ class KerasForecaster:
 
     def fit(self, windows: Windows) -> Self:
         """Train on all origins, and take the residual quantiles out of sample."""
+        windows = windows.pooled
         scales = windows.scales
         sizes = np.minimum(np.abs(known_targets(windows) / scales), CLIP).astype(np.float32)
         inputs = windows.sequences(self.lookback)

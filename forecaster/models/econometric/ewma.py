@@ -45,7 +45,8 @@ class EwmaForecaster:
 
     def fit(self, windows: Windows) -> Self:
         """Take the quantiles of the standardised training outcomes."""
-        self.residuals.fit(windows, known_targets(windows) / self._scales(windows))
+        learned = windows if self.residuals.by_symbol else windows.pooled
+        self.residuals.fit(learned, known_targets(learned) / self._scales(learned))
         return self
 
     def predict(self, windows: Windows) -> QuantileForecast:

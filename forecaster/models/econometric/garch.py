@@ -280,9 +280,10 @@ class GarchForecaster:
 
     def fit(self, windows: Windows) -> Self:
         """Estimate on each symbol's returns up to the last outcome, then take the residual quantiles."""
-        targets = known_targets(windows)
+        learned = windows if self.residuals.by_symbol else windows.pooled
+        targets = known_targets(learned)
         self.estimate(windows)
-        self.residuals.fit(windows, targets / self.scales(windows))
+        self.residuals.fit(learned, targets / self.scales(learned))
         return self
 
     def estimate(self, windows: Windows) -> None:

@@ -96,16 +96,16 @@ class HarxForecaster:
 
     def fit(self, windows: Windows) -> Self:
         """Fit GJR volatility, then the regression, then the residual quantiles."""
-        targets = known_targets(windows)
-        panel = windows.panel
-        self.universe = panel.universe
+        learned = windows.pooled
+        targets = known_targets(learned)
+        self.universe = windows.panel.universe
         self.garch.estimate(windows)
         self.market_estimates = fit_each([self._known_market(windows)], asymmetric=True)[0]
-        sizes = self._sizes(windows, targets)
+        sizes = self._sizes(learned, targets)
         names = regressor_names(self.cross_section)
         gram = np.zeros((len(windows.horizons), len(names), len(names)))
         moment = np.zeros((len(windows.horizons), len(names)))
-        for mine, regressors in self.regressors(windows):
+        for mine, regressors in self.regressors(learned):
             for horizon, columns in enumerate(regressors):
                 gram[horizon] += columns.T @ columns
                 moment[horizon] += columns.T @ sizes[mine, horizon]
@@ -113,7 +113,7 @@ class HarxForecaster:
         self.coefficients = np.stack(
             [solve(g + penalty, m, assume_a="pos") for g, m in zip(gram, moment, strict=True)]
         )
-        self.residuals.fit(windows, targets / self.scales(windows))
+        self.residuals.fit(learned, targets / self.scales(learned))
         return self
 
     def _known_market(self, windows: Windows) -> Array:

@@ -59,6 +59,7 @@ class _VarianceForecaster:
 
     def fit(self, windows: Windows) -> Self:
         """Fit each horizon, put the mean of the forecast right, then take the residual quantiles."""
+        windows = windows.pooled
         targets = known_targets(windows)
         self.universe = windows.panel.universe
         outcomes, regressors = windows.realised_variance, self.regressors(windows)

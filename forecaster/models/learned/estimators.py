@@ -59,6 +59,7 @@ class _ScikitLearnForecaster:
 
     def fit(self, windows: Windows) -> Self:
         """Fit the estimator on all origins, and the residual quantiles on out-of-sample residuals."""
+        windows = windows.pooled
         standardised = known_targets(windows) / windows.scales
         inputs, outcomes = self._inputs(windows), self._outcomes(standardised)
         with warnings.catch_warnings():
@@ -159,7 +160,7 @@ class RidgeForecaster(_ScikitLearnForecaster):
 
     def fit(self, windows: Windows) -> Self:
         """Fit the estimator on all origins, and the residual quantiles on out-of-sample residuals."""
-        self.covariates.fit(windows)
+        self.covariates.fit(windows.pooled)
         return super().fit(windows)
 
     def _state(self) -> dict[str, NDArray[np.generic]]:
@@ -190,7 +191,7 @@ class _ScaleForecaster(_ScikitLearnForecaster):
 
     def fit(self, windows: Windows) -> Self:
         """Fit the estimator on all origins, and the residual quantiles on out-of-sample residuals."""
-        self.inputs.fit(windows)
+        self.inputs.fit(windows.pooled)
         return super().fit(windows)
 
     def _state(self) -> dict[str, NDArray[np.generic]]:

@@ -132,6 +132,7 @@ class QuantileRegressionForecaster:
 
     def fit(self, windows: Windows) -> Self:
         """Fit every level at every horizon on all origins."""
+        windows = windows.pooled
         standardised = known_targets(windows) / windows.scales
         self.covariates.fit(windows)
         raw = self._raw_inputs(windows)

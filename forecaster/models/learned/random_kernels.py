@@ -185,6 +185,7 @@ class RandomKernelForecaster:
 
     def fit(self, windows: Windows) -> Self:
         """Draw the kernels, fit the regression, and take residual quantiles out of sample."""
+        windows = windows.pooled
         standardised = known_targets(windows) / windows.scales
         sizes = np.minimum(np.abs(standardised), CLIP)
         windows.require_history(self.lookback)
