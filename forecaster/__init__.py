@@ -10,18 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from forecaster.errors import ForecasterError
+    from forecaster.errors import ForecasterError, SymbolError
     from forecaster.interop import from_nixtla, to_nixtla, to_skfolio
     from forecaster.job import Job, load_job, parse_job
     from forecaster.kernels import Parallel, convolve, fold
+    from forecaster.ledger import Ledger
     from forecaster.liftings import CalendarFold, Column, Lagged, Replicate, Row, Spectrogram
+    from forecaster.models.base import ResidualQuantiles, known_targets
     from forecaster.models.convolution.own import KerasForecaster
     from forecaster.models.convolution.regressor import ConvolutionRegressor
-    from forecaster.prices.base import load_prices
+    from forecaster.prices.base import load_prices, price_table
     from forecaster.prices.files import FilesSource
     from forecaster.prices.samples import SampleSource
     from forecaster.quantiles import QuantileForecast
-    from forecaster.scores import score_table
+    from forecaster.scores import row_scores, score_table
     from forecaster.significance import daily_losses, verdicts
     from forecaster.walkforward import backtest, fit_windows, folds, forecast_table
     from forecaster.windows import Panel, Windows
@@ -35,13 +37,16 @@ __all__ = [
     "Job",
     "KerasForecaster",
     "Lagged",
+    "Ledger",
     "Panel",
     "Parallel",
     "QuantileForecast",
     "Replicate",
+    "ResidualQuantiles",
     "Row",
     "SampleSource",
     "Spectrogram",
+    "SymbolError",
     "Windows",
     "backtest",
     "convolve",
@@ -51,9 +56,12 @@ __all__ = [
     "folds",
     "forecast_table",
     "from_nixtla",
+    "known_targets",
     "load_job",
     "load_prices",
     "parse_job",
+    "price_table",
+    "row_scores",
     "score_table",
     "to_nixtla",
     "to_skfolio",
@@ -61,18 +69,20 @@ __all__ = [
 ]
 
 _PLACES = {
-    "errors": ("ForecasterError",),
+    "errors": ("ForecasterError", "SymbolError"),
     "interop": ("from_nixtla", "to_nixtla", "to_skfolio"),
     "job": ("Job", "load_job", "parse_job"),
     "kernels": ("Parallel", "convolve", "fold"),
+    "ledger": ("Ledger",),
     "liftings": ("CalendarFold", "Column", "Lagged", "Replicate", "Row", "Spectrogram"),
+    "models.base": ("ResidualQuantiles", "known_targets"),
     "models.convolution.own": ("KerasForecaster",),
     "models.convolution.regressor": ("ConvolutionRegressor",),
-    "prices.base": ("load_prices",),
+    "prices.base": ("load_prices", "price_table"),
     "prices.files": ("FilesSource",),
     "prices.samples": ("SampleSource",),
     "quantiles": ("QuantileForecast",),
-    "scores": ("score_table",),
+    "scores": ("row_scores", "score_table"),
     "significance": ("daily_losses", "verdicts"),
     "walkforward": ("backtest", "fit_windows", "folds", "forecast_table"),
     "windows": ("Panel", "Windows"),

@@ -549,14 +549,12 @@ def test_nothing_counts_as_known_before_its_answer_came(yahoo: YahooServer, tmp_
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/prices.md"])
 def test_what_the_docs_say_about_prices_runs(
-    page: str, yahoo: YahooServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    yahoo: YahooServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every job, command and snippet of a page, in order, in a folder of its own."""
+    page = "docs/prices.md"
     text = (ROOT / page).read_text(encoding="utf-8")
-    if page == "README.md":
-        text = text.split("\n## Prices you can trust\n")[1].split("\n## ")[0]
     begin = datetime.date(2024, 1, 2)
     days = [day.date() for day in CALENDARS.sessions("AAPL", begin, LAST)]
     yahoo.listings |= {symbol: Listing(bars(days)) for symbol in ("AAPL", "MSFT", "^GSPC")}

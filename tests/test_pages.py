@@ -1,95 +1,172 @@
-"""Every page of the documentation runs as it stands: jobs, commands and snippets, in order."""
+"""Every page of the documentation, and README, runs as it stands: jobs, commands and snippets, in order."""
 
 from __future__ import annotations
 
-import json
+import datetime
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
-import warnings
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from pages import DOCS, FENCE, ROOT, Reader, parts
+from yahoo_server import Listing, YahooServer, calm_and_wild
 
-from forecaster.job import parse_job
-from pipelines.cli import app
+from forecaster import SampleSource, load_prices
+from forecaster.calendars import Calendars
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-FENCE = re.compile(r"^```(\w*)(?: title=\"\w+\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-TESTED_ELSEWHERE = {"kernels.md", "speed.md", "prices.md"}
-"""By tests/test_docs.py and tests/test_ingest.py."""
+TESTED_ELSEWHERE = {
+    "kernels.md": "tests/test_docs.py",
+    "speed.md": "tests/test_docs.py",
+    "prices.md": "tests/test_ingest.py",
+    "examples/index.md": "tests/test_examples.py",
+    **{
+        f"how-to/{name}.md": "tests/test_how_to.py"
+        for name in ("scheduling", "postgresql", "cluster", "mlflow")
+    },
+}
 GENERATED = {"reference/commands.md", "reference/job.md"}
-PAGES = sorted(
-    name
-    for path in DOCS.rglob("*.md")
-    if (name := path.relative_to(DOCS).as_posix()) not in TESTED_ELSEWHERE | GENERATED
-)
+READ_ONLY = {"operations.md", "how-to/dashboard.md", "report.md"}
+"""Their commands serve until they are stopped, take minutes, or need an evening's results: only read here."""
+TEXTS = {
+    name: path.read_text(encoding="utf-8")
+    for path in sorted(DOCS.rglob("*.md"))
+    if (name := path.relative_to(DOCS).as_posix()) not in TESTED_ELSEWHERE.keys() | GENERATED
+}
 
 
-def parts(page: str) -> list[tuple[str, str]]:
-    return FENCE.findall((DOCS / page).read_text(encoding="utf-8"))
-
-
-READ_ONLY = {"operations.md", "how-to/dashboard.md"}
-"""Their commands serve until they are stopped, or need an evening's results: here they are only read."""
-JOB = """
-name: us
-prices: {kind: sample, symbols: [SP500, NASDAQ]}
-backtest: {start: 2014-01-01}
-models: [{kind: historical}, {kind: ewma_fhs}]
-"""
-
-
-def command(line: str, read_only: bool) -> None:
-    program, *arguments = shlex.split(line, comments=True)
-    if program == "make":
-        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        assert re.search(rf"^{arguments[0]}:", makefile, re.MULTILINE), line
-        return
-    if Path(program).name == "pip":
-        extra = re.fullmatch(r"\.\[(\w+)\]", arguments[-1])
-        assert arguments[0] == "install", line
-        assert extra, line
-        assert (
-            extra[1]
-            in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        )
-        return
-    assert Path(program).name == "forecaster", line
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # What stands before `--help` is read, and refused where there is no such option.
-        result = CliRunner().invoke(app, [*arguments, "--help"] if read_only else arguments)
-    assert result.exit_code == 0, f"{line}\n{result.stdout}\n{result.stderr}"
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if parts(page)])
+@pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if parts(text)])
 def test_a_page_runs_as_it_stands(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "page"}
-    for kind, body in parts(page):
-        if kind == "yaml" and (title := re.match(r"# (\w+\.yaml)\n", body)):
-            Path(title[1]).write_text(body, encoding="utf-8")
-        elif kind == "yaml":
-            parse_job(JOB + body, "a part of a job")
-        elif kind == "python":
-            exec(compile(body, page, "exec"), names)
-        elif kind == "sh":
-            for line in body.splitlines():
-                command(line, page in READ_ONLY)
-        elif kind == "json":
-            json.loads(body)
-        else:
-            assert kind == "text", f"{page}: a code block is yaml, python, sh, json or text, not {kind!r}"
+    with Reader(monkeypatch, read_only=page in READ_ONLY) as reader:
+        reader.read(TEXTS[page])
+
+
+def test_a_page_that_is_tested_elsewhere_is() -> None:
+    for page, test in TESTED_ELSEWHERE.items():
+        assert (DOCS / page).is_file()
+        assert Path(page).stem in (ROOT / test).read_text(encoding="utf-8"), page
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("```sh\nforecaster nightly job.yaml\n```\n", "No such command"),
+        ("```sh\nforecaster daily job.yaml --asof 2024-01-02\n```\n", "No such option"),
+        ("```sh\nsudo cp configs/deploy/other.service /etc\n```\n", "other.service"),
+        ("```sh\nrm -r /tmp/x\n```\n", "nobody knows how to type"),
+        ("```python\n1 +\n```\n", "invalid syntax"),
+        ("```yaml\nhorizon: [1]\n```\n", "horizons"),
+        ("```ruby\n1\n```\n", "ruby"),
+    ],
+)
+def test_what_cannot_be_typed_is_found(
+    page: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        Reader(monkeypatch, read_only=True) as reader,
+        pytest.raises((Exception, AssertionError), match=said),
+    ):
+        reader.read(page)
+
+
+# --- README -------------------------------------------------------------------------------------------------
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Reader(monkeypatch, read_only=True) as reader:
+        reader.read(README)
+    assert sorted(path.name for path in tmp_path.glob("*.yaml")) == ["mine.yaml", "tech.yaml"]
+
+
+def section(name: str) -> str:
+    return README.split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+def write_prices(path: Path) -> None:
+    """What the reader has: here two indices that come with a package."""
+    prices = load_prices(SampleSource(("SP500", "NASDAQ"), None), (), 400)
+    tables = [frame[["close"]].assign(symbol=symbol) for symbol, frame in prices.frames.items()]
+    table = pd.concat(tables).rename_axis("session").reset_index()
+    table[table["session"] >= "2008-01-01"].to_csv(path, index=False)
+
+
+def test_python_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_prices(Path("prices.csv"))
+    with Reader(monkeypatch) as reader:
+        for kind, body in parts(section("Your own prices")):
+            if kind == "yaml":
+                Path(body.split()[1]).write_text(body)
+        reader.read(section("In Python"))
+    assert "QuantileForecast(2 origins; horizons 1, 5, 21; 23 levels, with tails)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_readme_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_prices(Path("prices.csv"))
+    calendars = Calendars()
+    last = calendars.last_finished_session("AAPL", datetime.datetime.now(datetime.UTC))
+    days = [day.date() for day in calendars.sessions("AAPL", datetime.date(2010, 1, 4), last)]
+    listings = {symbol: Listing(calm_and_wild(days)) for symbol in ("AAPL", "MSFT", "^GSPC")}
+    with YahooServer(listings) as yahoo, Reader(monkeypatch) as reader:
+        monkeypatch.setenv("FORECASTER_YAHOO_GATEWAY", yahoo.url)
+        reader.read(README)
+    for made in ("mine/report.html", "mine/verdict.csv", "tech/report.html", "ledger.db"):
+        assert Path("workspace", made).is_file(), made
+    assert Path("tonight/forecasts.parquet").is_file()
+    assert Path("today.xlsx").is_file()
+
+
+def test_what_the_readme_says_of_speed_is_what_was_measured() -> None:
+    said = {
+        name: figure
+        for figure, name in re.findall(
+            r"([\d.]+) times as fast as [^(]+\(`(\w+)`\)", " ".join(README.split())
+        )
+    }
+    table = dict(
+        re.findall(r"^\| .+ \(`(\w+)`\) \| ([\d.]+) \|", (DOCS / "speed.md").read_text(), re.MULTILINE)
+    )
+    assert set(said) == {"train_vs_keras_fit", "train_vs_neuralforecast"}
+    assert {name: table[name] for name in said} == said
+    production = re.search(
+        r"default network of a job it is ([\d.]+) and ([\d.]+) times", " ".join(README.split())
+    )
+    assert production
+    assert list(production.groups()) == [table[f"{name}_production"] for name in said]
+
+
+def test_what_the_readme_says_it_found_is_in_the_results() -> None:
+    rows = [line for line in section("What it found on real data").splitlines() if line.startswith("| ")][1:]
+    results = (DOCS / "results.md").read_text(encoding="utf-8")
+    assert len(rows) == 8
+    for row in rows:
+        assert f"\n{row} " in results, row
+
+
+def test_the_versions_that_were_compared_are_those_that_are_measured() -> None:
+    pinned = (ROOT / "requirements-peers.lock").read_text(encoding="utf-8")
+    for name in ("neuralforecast", "darts"):
+        (version,) = re.findall(rf"^{name}==(\S+)", pinned, re.MULTILINE)
+        assert f" {name} {version} |" in section("How it compares")
+
+
+# --- all pages ----------------------------------------------------------------------------------------------
 
 
 def test_links_of_every_page_lead_somewhere() -> None:
-    for path in DOCS.rglob("*.md"):
+    for path in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         text = FENCE.sub("", path.read_text(encoding="utf-8"))
         for target in re.findall(r"\]\(([^)#]+?)(?:#[\w-]+)?\)", text):
             assert "://" in target or (path.parent / target).exists(), f"{path.name}: {target}"
@@ -136,7 +213,7 @@ def test_the_site_is_built_without_a_broken_link_and_asks_nothing_of_the_network
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stdout + done.stderr
     pages = list(target.rglob("*.html"))
-    assert len(pages) >= len(PAGES)
+    assert len(pages) >= len(TEXTS)
     for page in pages:
         asked = re.findall(
             r'<(?:script|link|img|iframe)[^>]+(?:src|href)="?(https?:[^" >]+)', page.read_text()

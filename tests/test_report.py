@@ -1056,19 +1056,19 @@ def test_an_evening_is_judged_by_the_backtest_of_its_champion(results: Path, tmp
 
 @pytest.mark.slow
 @pytest.mark.skipif(chromium() is None, reason="no Chromium is installed: apt-get install chromium")
-def test_pictures_of_the_readme_are_taken_by_its_command(copy: Path, tmp_path: Path) -> None:
+def test_pictures_of_the_documentation_are_taken_by_its_command(copy: Path, tmp_path: Path) -> None:
     script = ROOT / "docs" / "make_pictures.py"
     code = f"import runpy; from pathlib import Path; run = runpy.run_path({str(script)!r})['main']; "
     code += f"run(Path({str(copy)!r}), Path({str(tmp_path / 'pictures')!r}))"
     subprocess.run([sys.executable, "-c", code], check=True)
     taken = {path.name for path in (tmp_path / "pictures").iterdir()}
     kept = {path.name: path.stat().st_size for path in (ROOT / "docs" / "pictures").iterdir()}
-    readme = (ROOT / "README.md").read_text("utf-8")
+    page = (ROOT / "docs" / "report.md").read_text("utf-8")
     # Each is told in words of some length too.
-    shown = re.findall(r"!\[[^\]]{40,}\]\(docs/pictures/([^)]+)\)", readme)
+    shown = re.findall(r"!\[[^\]]{40,}\]\(pictures/([^)]+)\)", page)
     assert taken == kept.keys() == set(shown)
     assert max(kept.values()) < 300_000
-    assert "python docs/make_pictures.py workspace/quickstart" in readme
+    assert "python docs/make_pictures.py workspace/quickstart" in page
 
 
 @pytest.mark.slow

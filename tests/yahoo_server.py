@@ -7,6 +7,7 @@ FORECASTER_YAHOO_GATEWAY, so that yfinance runs unchanged and contacts 127.0.0.1
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import socket
 import threading
@@ -124,6 +125,16 @@ class Fault:
     body: bytes | None = None
     how: str = "answer"
     seconds: float = 0.0
+
+
+def calm_and_wild(days: list[datetime.date]) -> dict[datetime.date, Bar]:
+    """Give bars of a price that alternates, sixty sessions calm and sixty wild."""
+    closes = itertools.accumulate(
+        ((-1) ** row * (0.004 if row // 60 % 2 else 0.015) for row in range(len(days))),
+        lambda close, change: close * (1 + change),
+        initial=100.0,
+    )
+    return {day: (c, c * 1.02, c * 0.98, c, 1000.0) for day, c in zip(days, closes, strict=False)}
 
 
 class YahooServer:
