@@ -11,9 +11,9 @@ import os
 import signal
 import socket
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -86,6 +86,8 @@ class _Done:
     broken_rule: ForecasterError | None = None
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    place: str = ""
+    """Which worker or machine of a cluster did it."""
 
 
 _RULES = (SourceError, DataError, JobError, ParameterError, NotFittedError, TrackingError)
@@ -120,7 +122,19 @@ def _perform_away(threads: int, function: Callable[..., Any], arguments: tuple[A
         warnings.simplefilter("always", UserWarning)
         done = _perform(function, arguments)
     texts = dict.fromkeys(str(each.message) for each in said if each.category is UserWarning)
-    return _Done(done.value, done.broken_rule, done.reason, tuple(texts))
+    return replace(done, warnings=tuple(texts))
+
+
+def _perform_on_dask(threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> _Done:
+    from distributed import get_worker
+
+    return replace(_perform_away(threads, function, arguments), place=get_worker().address)
+
+
+def _perform_on_ray(threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> _Done:
+    import ray
+
+    return replace(_perform_away(threads, function, arguments), place=ray.get_runtime_context().get_node_id())
 
 
 def _begin_worker(threads: int) -> None:
@@ -199,9 +213,10 @@ class Engine:
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
         """Do tasks, and give what each gave as soon as it is there.
 
-        A task whose worker dies, or that fails by anything but a broken rule, is started again, elsewhere
-        where there is an elsewhere, and at last given as a `Failure`; the others go on. When the caller stops
-        early, is interrupted or an error is raised, nothing goes on.
+        A task whose worker dies, or that fails by anything but a broken rule, is started again, on a worker
+        of Dask and a machine of Ray where it has not failed as long as there is one, and at last given as a
+        `Failure`; the others go on. When the caller stops early, is interrupted or an error is raised,
+        nothing goes on.
 
         Parameters
         ----------
@@ -248,6 +263,7 @@ class Engine:
     def _spread(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
         waiting = list(range(len(tasks)))[::-1]
         failed = [0] * len(tasks)
+        failed_at: list[set[str]] = [set() for _ in tasks]
         running: dict[Future[_Done], tuple[int, _Pool]] = {}
         while waiting or running:
             pool = self._pool = self._pool or _POOLS[self.kind](self)
@@ -257,7 +273,7 @@ class Engine:
             while waiting and len(running) < most and (alone or failed[waiting[-1]] < 2):
                 position = waiting.pop()
                 try:
-                    future = pool.submit(tasks[position])
+                    future = pool.submit(tasks[position], failed_at[position])
                 except BrokenExecutor:
                     waiting.append(position)
                     self._close(at_once=True)
@@ -284,6 +300,7 @@ class Engine:
                     yield position, result.value
                     continue
                 failed[position] += 1
+                failed_at[position] |= {result.place} - {""}
                 if failed[position] == ATTEMPTS:
                     yield position, Failure(task.name, result.reason)
                 else:
@@ -299,7 +316,8 @@ class _Pool:
 
     size: int
 
-    def submit(self, task: Task) -> Future[_Done]:
+    def submit(self, task: Task, avoid: Set[str]) -> Future[_Done]:
+        """Start a task, elsewhere than at the places to avoid if there is an elsewhere."""
         raise NotImplementedError
 
     def close(self, at_once: bool) -> None:
@@ -316,7 +334,7 @@ class _Processes(_Pool):
             engine.workers, initializer=_begin_worker, initargs=(engine.threads,), timeout=None
         )
 
-    def submit(self, task: Task) -> Future[_Done]:
+    def submit(self, task: Task, avoid: Set[str]) -> Future[_Done]:
         future: Future[_Done] = self._executor.submit(
             _perform_away, self._threads, task.function, task.arguments
         )
@@ -331,7 +349,7 @@ class _Threads(_Pool):
         self.size = engine.workers
         self._executor = ThreadPoolExecutor(engine.workers, thread_name_prefix="forecaster")
 
-    def submit(self, task: Task) -> Future[_Done]:
+    def submit(self, task: Task, avoid: Set[str]) -> Future[_Done]:
         return self._executor.submit(_perform, task.function, task.arguments)
 
     def close(self, at_once: bool) -> None:
@@ -354,9 +372,12 @@ class _Dask(_Pool):
         # The same task of two jobs is not the same: what it reads from disk may differ.
         self._executor = self._client.get_executor(pure=False)
 
-    def submit(self, task: Task) -> Future[_Done]:
+    def submit(self, task: Task, avoid: Set[str]) -> Future[_Done]:
+        others = [worker for worker in self._client.nthreads() if worker not in avoid] if avoid else []
+        # Others may have it all the same when these are gone, or it would wait for ever.
+        where = {"workers": others, "allow_other_workers": True} if others else {}
         future: Future[_Done] = self._executor.submit(
-            _perform_away, self._threads, task.function, task.arguments
+            _perform_on_dask, self._threads, task.function, task.arguments, **where
         )
         return future
 
@@ -378,11 +399,20 @@ class _Ray(_Pool):
         self._ray, self._threads = ray, engine.threads
         self.size = engine.workers * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         # A worker that dies is counted here, as on every engine.
-        self._perform = ray.remote(num_cpus=1, max_retries=0)(_perform_away)
+        self._perform = ray.remote(num_cpus=1, max_retries=0)(_perform_on_ray)
         self._references: dict[Future[_Done], Any] = {}
 
-    def submit(self, task: Task) -> Future[_Done]:
-        reference = self._perform.remote(self._threads, task.function, task.arguments)
+    def submit(self, task: Task, avoid: Set[str]) -> Future[_Done]:
+        perform = self._perform
+        nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"]] if avoid else []
+        others = [node for node in nodes if node not in avoid]
+        if others:
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            perform = perform.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(others[0], soft=True)
+            )
+        reference = perform.remote(self._threads, task.function, task.arguments)
         future: Future[_Done] = reference.future()
         self._references[future] = reference
         future.add_done_callback(lambda done: self._references.pop(done, None))

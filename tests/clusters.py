@@ -36,11 +36,11 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _started(*command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _started(*command: str, log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program in a group of its own, and end the group."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=environment(), stdout=output, stderr=output, start_new_session=True
+            command, env=environment() | variables, stdout=output, stderr=output, start_new_session=True
         )
     try:
         yield process
@@ -52,8 +52,11 @@ def _started(*command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def dask_cluster(workers: int = 2) -> Iterator[str]:
-    """Start a scheduler and some workers, and give the scheduler's address."""
+def dask_cluster(workers: int = 2, **of_the_first: str) -> Iterator[str]:
+    """Start a scheduler and some workers, and give the scheduler's address.
+
+    The first worker has further variables in its environment.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dask-")))
         place = folder / "scheduler.json"
@@ -72,6 +75,7 @@ def dask_cluster(workers: int = 2) -> Iterator[str]:
                     *("--nthreads", "1", "--no-dashboard", "--host", HOST),
                     *("--local-directory", str(folder / str(number))),
                     log=folder / f"worker-{number}.log",
+                    **({} if number else of_the_first),
                 )
             )
         yield address
@@ -84,14 +88,23 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def ray_cluster(workers: int = 2) -> Iterator[str]:
-    """Start Ray as a user does, by ``ray start``, and give its address."""
+def ray_cluster(workers: int = 2, **of_the_first: str) -> Iterator[str]:
+    """Start Ray as a user does, by ``ray start``, and give its address.
+
+    With further variables for the environment of its first node there is a second one, of one worker.
+    """
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as name:
         folder, port = Path(name), _free_port()
         ray = str(Path(sys.executable).with_name("ray"))
         command = [ray, "start", "--head", "--block", "--node-ip-address", HOST, "--port", str(port)]
         command += ["--num-cpus", str(workers), "--include-dashboard", "false", "--disable-usage-stats"]
         command += ["--object-store-memory", str(100 << 20), "--temp-dir", str(folder / "ray")]
-        with _started(*command, log=folder / "log"):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_started(*command, log=folder / "log", **of_the_first))
             wait_until(lambda: "Ray runtime started" in (folder / "log").read_text())
+            if of_the_first:
+                command = [ray, "start", "--block", "--address", f"{HOST}:{port}", "--num-cpus", "1"]
+                command += ["--object-store-memory", str(100 << 20), "--disable-usage-stats"]
+                stack.enter_context(_started(*command, log=folder / "second"))
+                wait_until(lambda: "Ray runtime started" in (folder / "second").read_text())
             yield f"{HOST}:{port}"

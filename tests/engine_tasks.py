@@ -54,6 +54,13 @@ def fail_until(folder: str, times: int, result: int) -> int:
     return result
 
 
+def fail_where(name: str, result: int) -> int:
+    """Fail on every worker that has a variable in its environment: a machine whose disk is full."""
+    if name in os.environ:
+        raise OSError(28, f"no room for {result}")
+    return result
+
+
 def die_until(folder: str, times: int, result: int) -> int:
     """Die as a process that the system kills, a few times."""
     for attempt in range(times):

@@ -59,13 +59,27 @@ def test_tasks_run_on_the_cluster(cluster: tuple[Any, str], tmp_path: Path) -> N
         list(engine.run([Task("two", engine_tasks.break_rule, (2,))]))
 
 
-@pytest.mark.parametrize("kind", ["dask", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["dask", "ray"])
 def test_a_killed_worker_loses_nothing(kind: Any, tmp_path: Path) -> None:
     """Clusters of their own: they are short of a worker afterwards."""
     start = {"dask": dask_cluster, "ray": ray_cluster}[kind]
     tasks = [Task(f"task {n}", engine_tasks.die_until, (str(tmp_path), n == 2, n)) for n in range(8)]
     with start() as address, Engine(kind, 1, address) as engine:
         assert dict(engine.run(tasks)) == {n: n for n in range(8)}
+
+
+@pytest.mark.parametrize("kind", ["dask", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_task_that_fails_is_done_by_a_worker_where_it_does_not(kind: Any) -> None:
+    start = {"dask": dask_cluster, "ray": ray_cluster}[kind]
+    tasks = [Task(f"task {n}", engine_tasks.fail_where, ("FULL_DISK", n)) for n in range(12)]
+    with start(FULL_DISK="1") as address:
+        if kind == "dask":
+            from distributed import Client
+
+            with Client(address, set_as_default=False) as client:
+                client.wait_for_workers(2, timeout=60)
+        with Engine(kind, 1, address) as engine:
+            assert dict(engine.run(tasks)) == {n: n for n in range(12)}
 
 
 @pytest.mark.parametrize(("kind", "what"), [("dask", "a Dask scheduler"), ("ray", "a Ray cluster")])

@@ -42,7 +42,7 @@ MODELS = (
     "{kind: combination, members: [gjr_t_fhs, harx_fhs]}"
 )
 NETWORK = """{kind: historical},
-{kind: convolution, strategy: {kind: lagged, rows: 2}, epochs: 1, seeds: 2, refit_every: 2}"""
+{kind: convolution, strategy: {kind: lagged, rows: 2}, refit_every: 2, training: {epochs: 1, seeds: 2}}"""
 cluster = pytest.mark.skipif(
     find_spec("distributed") is None or find_spec("ray") is None, reason="needs the extra `cluster`"
 )
@@ -159,7 +159,6 @@ def test_dask_gives_the_same_bits_with_a_worker_killed(
 
 
 @cluster
-@pytest.mark.slow
 def test_ray_gives_the_same_bits_with_a_worker_killed(
     data: JobData, alone: dict[str, bytes], tmp_path: Path
 ) -> None:
