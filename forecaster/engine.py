@@ -437,7 +437,8 @@ def _knock(what: str, address: str) -> None:
 
 def _unreachable(what: str, address: str, error: BaseException) -> JobError:
     return JobError(
-        f"{what} answers at the address of the engine. Received: {address}, {_in_one_line(error)}"
+        f"{what} answers at the address of the engine. Received: {address}, {_in_one_line(error)}; "
+        "start it, or correct `address`"
     )
 
 

@@ -336,5 +336,7 @@ def write_export(newest: Newest, job: str, path: Path) -> int:
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise DataError(f"the export cannot be written to {path}: {error.strerror or error}") from None
+        raise DataError(
+            f"the export cannot be written to {path}: {error.strerror or error}; name another file"
+        ) from None
     return len(table)

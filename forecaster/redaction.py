@@ -1,4 +1,4 @@
-"""Secrets are masked in whatever is written down: messages, reasons, records.
+"""What is written down: secrets are masked in messages, reasons and records, and a line stays one line.
 
 A secret reaches the application by its environment alone (see `docs/operations.md`), so what must not be
 written is known: the values of the variables whose names say so, and passwords inside URLs.
@@ -11,10 +11,13 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlsplit
 
-__all__ = ["MASK", "redact", "secret_variables"]
+__all__ = ["CONTROL", "MASK", "one_line", "redact", "secret_variables"]
 
 MASK = "***"
 """What stands where a secret stood."""
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves about on a terminal, begins a line of a log, turns a text around or is half a character."""
 
 _SECRET = re.compile(r"PASSW(OR)?D|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_?KEY|CREDENTIAL|WEBHOOK_URL", re.I)
 
@@ -70,3 +73,15 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
             text = text.replace(secret, MASK)
     text = _USER_INFO.sub(rf"\g<scheme>{MASK}@", text)
     return _PARAMETER.sub(rf"\g<key>{MASK}", text)
+
+
+def one_line(text: str) -> str:
+    r"""Make one line of a text that may come from anywhere, such as a file, a server or a database.
+
+    Returns
+    -------
+    str
+        The text, as `redact` gives it, with one space for any white space, and other characters of `CONTROL`
+        as Python writes them, such as ``\x1b``: a terminal shows them instead of doing what they say.
+    """
+    return CONTROL.sub(lambda found: repr(found.group())[1:-1], redact(" ".join(text.split())))

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 from forecaster.errors import ForecasterError, JobError
 from forecaster.job.operation import AnyAlert, CommandAlert, EmailAlert, WebhookAlert, is_loopback
 from forecaster.monitoring import DELIVERY, State, is_delivery, worst
-from forecaster.redaction import redact
+from forecaster.redaction import one_line
 from pipelines.secrets import Secrets, load_secrets, mask, without_secrets
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def send_alerts(job: Job, ledger: Ledger, as_of: datetime.date) -> list[str]:
         trouble.append(f"alerts: {error}")
     # Whatever it is, the evening has done its work.
     except Exception as error:
-        trouble.append(f"alerts: internal error: {type(error).__name__}: {redact(str(error))}")
+        trouble.append(f"alerts: internal error: {type(error).__name__}: {one_line(str(error))}")
     for line in trouble:
         print(f"warning: {line}", file=sys.stderr)
     return trouble

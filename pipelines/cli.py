@@ -56,15 +56,15 @@ KnownAt = Annotated[
 def _finish(data: JobData, minimum_coverage: float, failed: dict[str, str] | None = None) -> None:
     """Say what is to be known of the prices and of models that failed, and end with the exit code."""
     for model, reason in (failed or {}).items():
-        print(f"forecaster: no forecasts of {model}: {reason}", file=sys.stderr)
+        console.tell(f"forecaster: no forecasts of {model}: {reason}")
     for finding in data.prices.findings:
         if finding.code in ("stopped", "not-point-in-time"):
             of = "" if finding.symbol == "*" else f"{finding.symbol}: "
-            print(f"warning: {of}{finding.message}", file=sys.stderr)
+            console.tell(f"warning: {of}{finding.message}")
     used = data.prices.frames
     held = [each for each in data.prices.findings if each.severity == "quarantine" and each.symbol in used]
     for finding in held[:LISTED]:
-        print(f"warning: {finding.symbol}: {finding.reason}", file=sys.stderr)
+        console.tell(f"warning: {finding.symbol}: {finding.reason}")
     if len(held) > LISTED:
         print(f"warning: and {len(held) - LISTED} more, see quarantine.csv", file=sys.stderr)
     if data.known is not None and data.known.behind:
@@ -152,7 +152,10 @@ def forecast(
     if output is None:
         with console.errors(debug):
             if known_at is not None:
-                raise JobError("--known-at goes with --output: what is issued uses all that is known")
+                raise JobError(
+                    "--known-at goes with --output, as what is issued uses all that is known. Received: "
+                    f"--known-at {known_at} alone; add --output DIR, or leave it out"
+                )
         run_evening(config, as_of, 0.0, debug, ("forecast",))
         return
     with console.errors(debug):
@@ -211,9 +214,9 @@ def _show_ingest(result: IngestResult) -> None:
     print(f"Price store: {result.url}")
     console.output_console.print(table)
     for symbol, notice in result.notices.items():
-        print(f"{symbol}: {notice}")
+        print(console.shown(f"{symbol}: {notice}"))
     for row in result.quarantined.head(LISTED).itertuples():
-        print(f"quarantined {row.symbol} {row.session}: {row.codes}")
+        print(console.shown(f"quarantined {row.symbol} {row.session}: {row.codes}"))
     if len(result.quarantined):
         print(f"{len(result.quarantined)} sessions wait in quarantine: `forecaster data accept` or `reject`")
     if len(result.restatements):
@@ -245,7 +248,10 @@ def report(
 
                 print(f"PDF: {write_pdf(target, target.with_suffix('.pdf'))}")
         except OSError as error:
-            raise JobError(f"the report cannot be written to {target}: {error.strerror or error}") from None
+            raise JobError(
+                f"the report cannot be written to {target}: {error.strerror or error}; "
+                "name another by --output"
+            ) from None
 
 
 @app.command()

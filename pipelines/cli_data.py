@@ -56,7 +56,7 @@ def status(config: Config, symbols: Symbols = "", output: Output = None, debug: 
         }
         _show(shown, table, output)
         for row in table[table["notice"].notna()].head(LISTED).itertuples():
-            print(f"{row.symbol}: {row.notice}")
+            print(console.shown(f"{row.symbol}: {row.notice}"))
 
 
 @data_app.command()
@@ -227,7 +227,9 @@ def _show(columns: dict[str, pd.Series], table: pd.DataFrame, output: Path | Non
         try:
             table.to_csv(output, index=False)
         except OSError as error:
-            raise JobError(f"the table cannot be written to {output}: {error.strerror or error}") from None
+            raise JobError(
+                f"the table cannot be written to {output}: {error.strerror or error}; name another file"
+            ) from None
     shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for name in columns:
         shown.add_column(
@@ -252,4 +254,4 @@ def _text(value: object) -> str:
         return f"{value:%Y-%m-%d}" if value.tzinfo is None else f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, float):
         return f"{value:,.10g}"
-    return str(value)
+    return console.shown(str(value))

@@ -143,7 +143,7 @@ def backfill(
                 failures |= night.failures
                 partly |= "failed" in night.steps.values()
         for symbol, reason in failures.items():
-            print(f"forecaster: failed {symbol}: {reason}", file=sys.stderr)
+            console.tell(f"forecaster: failed {symbol}: {reason}")
         if failures or partly:
             raise typer.Exit(console.PARTIAL)
 
@@ -201,7 +201,7 @@ def _table(title: str, rows: pd.DataFrame) -> None:
             return f"{value:%Y-%m-%d}" if midnight else f"{value:%m-%d %H:%M:%S}"
         if isinstance(value, float):
             return f"{value:.4g}"
-        said = str(value)
+        said = console.shown(str(value))
         return said if len(said) <= SHOWN_REASON else f"{said[: SHOWN_REASON - 3]}..."
 
     for row in rows.itertuples(index=False):

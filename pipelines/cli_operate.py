@@ -66,6 +66,6 @@ def alerts_arrive(config: Config, debug: Debug = False) -> None:
 
         outcome = try_alerts(job)
         for name, failed in outcome.items():
-            print(f"{name}: {failed or 'sent'}")
+            print(console.shown(f"{name}: {failed or 'sent'}"))
         if any(outcome.values()):
             raise ForecasterError("a message could not be sent; the lines above say which and why")

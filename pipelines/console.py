@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -41,7 +42,17 @@ __all__ = [
     "parse_symbols",
     "progress_bar",
     "quiet",
+    "shown",
+    "tell",
 ]
+
+_REFUSALS = {
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.EMFILE, errno.ENAMETOOLONG,
+    errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+}  # fmt: skip
+"""What a system says of a full disk, of a folder that may not be written to, and the like."""
+
+WAYS_OUT = "make room, or allow it, and repeat"
 
 OK, FAILED, BAD_INPUT, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -82,6 +93,10 @@ def errors(
             _fail(str(error), BAD_INPUT, debug)
         if isinstance(error, ForecasterError):
             _fail(str(error), FAILED, debug)
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            where = f" at {error.filename}" if error.filename else ""
+            said = error.strerror or str(error)
+            _fail(f"the system refused to read or write{where}: {said}; {WAYS_OUT}", FAILED, debug)
         text = f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback"
         _fail(text, FAILED, debug)
     finally:
@@ -95,8 +110,20 @@ def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         print(redact(traceback.format_exc()), file=sys.stderr, end="")
     sys.stdout.flush()
-    print(f"forecaster: {redact(' '.join(message.split()))}", file=sys.stderr)
+    tell(f"forecaster: {message}")
     raise typer.Exit(code)
+
+
+def shown(text: str) -> str:
+    """Make one line, which a terminal shows and does not obey, of what came from elsewhere."""
+    from forecaster.redaction import one_line
+
+    return one_line(text)
+
+
+def tell(message: str) -> None:
+    """Print a line about the work, beside its results."""
+    print(shown(message), file=sys.stderr)
 
 
 @contextmanager
@@ -120,10 +147,10 @@ def progress_bar() -> Iterator[Progress]:
     with Bar(*columns, console=console) as bar:
         task = bar.add_task("starting", total=None)
 
-        def tell(what: str, done: int, total: int) -> None:
+        def move(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        yield tell
+        yield move
 
 
 def load(config: Path) -> Job:
@@ -178,7 +205,7 @@ def quiet() -> None:
 def finish(failures: dict[str, str], coverage: float, minimum_coverage: float, what: str) -> None:
     """Say which symbols failed, and end with the exit code that follows."""
     for symbol, reason in failures.items():
-        print(f"forecaster: {what} {symbol}: {reason}", file=sys.stderr)
+        tell(f"forecaster: {what} {symbol}: {reason}")
     if not failures:
         return
     if coverage < minimum_coverage:

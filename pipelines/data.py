@@ -130,10 +130,13 @@ def issued_forecasts(folders: Sequence[Path]) -> pd.DataFrame:
                 if (folder / name).exists()
             ]
         except (OSError, ValueError) as error:
-            raise DataError(f"{folder}: there are no finished results: {error}") from None
+            raise DataError(
+                f"{folder}: there are no finished results: {error}; name a folder that `forecaster run` wrote"
+            ) from None
         if not tables or not record.get("store"):
             raise DataError(
-                f"{folder}: its forecasts were not made from a price store; nothing says what they saw"
+                f"{folder}: its forecasts were not made from a price store; nothing says what they "
+                "saw; leave it out"
             )
         rows = pd.concat(tables, ignore_index=True).drop_duplicates()
         known_at = pd.Timestamp(record["store"]["known_at"])
@@ -237,7 +240,10 @@ def compact_data(
         If one of `folders` holds no results, or its prices came from no store.
     """
     if folders and before is None:
-        raise JobError("--results says what to keep of what --before drops; give --before too, or neither")
+        raise JobError(
+            "--results says what to keep of what --before drops. Received: --results "
+            "alone; give --before too, or neither"
+        )
     store = open_store(job)
     if before is None:
         return Compacted(store.compact(), 0)

@@ -33,7 +33,10 @@ def staged(output: Path) -> Iterator[Path]:
         output.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=output))
     except OSError as error:
-        raise JobError(f"results cannot be written to {output}: {error.strerror or error}") from None
+        raise JobError(
+            f"results cannot be written to {output}: {error.strerror or error}; "
+            "name a folder that can be written to"
+        ) from None
     try:
         yield folder
         for path in sorted(folder.iterdir()):

@@ -407,9 +407,9 @@ def _now() -> datetime.datetime:
 
 
 def _line(error: BaseException) -> str:
-    from forecaster.redaction import redact
+    from forecaster.redaction import one_line
 
-    return redact(" ".join(str(error).split()))
+    return one_line(str(error))
 
 
 def _say(text: str) -> None:

@@ -543,10 +543,10 @@ ERRORS = [
     ),
     (prices("kind: files, path: ''"), r"^prices\.path: .*at least 1 .*Received: ''$"),
     # Names that are folders
-    (name("../up"), r"^name: String should match pattern .*Received: '\.\./up'$"),
-    (name('"a\\nb"'), r"^name: String should match pattern"),
-    (name('"a\\n"'), r"^name: String should match pattern"),
-    (model("{kind: zero, name: ''}"), r"^models\[0\]\.name: String should match pattern"),
+    (name("../up"), r"^name: a name has letters, digits and _.- only, .*Received: '\.\./up'$"),
+    (name('"a\\nb"'), r"^name: a name has letters, digits and _.- only"),
+    (name('"a\\n"'), r"^name: a name has letters, digits and _.- only"),
+    (model("{kind: zero, name: ''}"), r"^models\[0\]\.name: a name has letters, digits and _.- only"),
     # Dates
     (start("20080101"), r"^backtest\.start: a date is written YYYY-MM-DD\. Received: '20080101'$"),
     (
@@ -667,7 +667,10 @@ def test_a_file_is_named_in_its_errors(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(JobError) as caught:
         load_job(tmp_path / "absent.yaml")
-    assert str(caught.value) == f"{tmp_path / 'absent.yaml'}: no such job file"
+    assert (
+        str(caught.value)
+        == f"{tmp_path / 'absent.yaml'}: no such job file; name one, such as configs/quickstart.yaml"
+    )
     latin = tmp_path / "latin.yaml"
     latin.write_bytes(MINIMAL.encode() + b"# caf\xe9\n")
     for path in (latin, tmp_path):

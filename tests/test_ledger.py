@@ -182,7 +182,7 @@ def test_a_foreign_database_is_refused_and_left_as_it_is(url: str) -> None:
         ("sqlite://", "lies in a file, not in memory"),
         ("sqlite:///:memory:", "lies in a file, not in memory"),
         ("mysql://root@127.0.0.1/ledger", "lies in SQLite or PostgreSQL. Received: mysql://"),
-        ("postgresql://me:pass word@[::/x", "cannot be read; write a path, or postgresql://"),
+        ("postgresql://me:pass word@[::/x", "cannot be read; write a path, or the URL"),
     ],
 )
 def test_other_places_are_refused(place: str, said: str) -> None:

@@ -243,7 +243,7 @@ def test_no_evening_uses_a_model_from_after_it(desk: Path) -> None:
 
 def test_champion_and_previous_change_places(desk: Path) -> None:
     assert complaint("rollback", desk).startswith(
-        "a rollback goes to the version before the champion, and forecaster-desk has had only one"
+        "a rollback goes to the version before the champion, and forecaster-desk has none"
     )
     text = desk.read_text()
     desk.write_text(text.replace("models: [{kind: historical}, ", "models: ["))

@@ -710,7 +710,7 @@ def test_no_file_at_all_still_gives_a_page(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_needed(tmp_path: Path) -> None:
-    message = "a report is made from a directory of finished results. Received: .*nowhere"
+    message = "a report is made from a folder of finished results. Received: .*nowhere"
     with pytest.raises(ParameterError, match=message):
         write_report(tmp_path / "nowhere", tmp_path / "report.html")
 

@@ -19,8 +19,11 @@ from pydantic import (
     model_validator,
 )
 
+from forecaster.redaction import CONTROL
+
 __all__ = [
     "Date",
+    "Line",
     "Name",
     "Share",
     "Spec",
@@ -33,8 +36,25 @@ __all__ = [
 ]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-Symbol = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
-Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+def _printable(symbol: str) -> str:
+    if not symbol.isprintable():
+        raise ValueError("a symbol is printable text")
+    return symbol
+
+
+def _on_one_line(text: str) -> str:
+    if CONTROL.search(text):
+        raise ValueError("a text stands on one line and holds no control characters")
+    return text
+
+
+Symbol = Annotated[
+    str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True), AfterValidator(_printable)
+]
+Line = Annotated[str, AfterValidator(_on_one_line)]
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True), AfterValidator(_on_one_line)]
 
 
 def _distinct(symbols: tuple[str, ...]) -> tuple[str, ...]:

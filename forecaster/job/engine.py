@@ -28,7 +28,7 @@ class EngineSpec(Spec):
     def _addressed(self) -> Self:
         cluster = self.kind in ("dask", "ray")
         if cluster and self.address is None:
-            raise ValueError(f"the engine {self.kind} needs the address of its cluster")
+            raise ValueError(f"the engine {self.kind} needs the address of its cluster; name it as `address`")
         if not cluster and self.address is not None:
             raise ValueError(
                 f"an address belongs to a cluster (dask, ray); {self.kind} runs here; received {self.address}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from forecaster.job.base import Spec, Symbols
+from forecaster.job.base import Line, Spec, Symbols
 
 if TYPE_CHECKING:
     from forecaster.calendars import Calendars
@@ -41,7 +41,7 @@ class FilesPrices(Spec):
     tolerance: ClassVar[float] = 0.0
 
     kind: Literal["files"]
-    path: str | tuple[str, ...] = Field(min_length=1)
+    path: Line | tuple[Line, ...] = Field(min_length=1)
     """A file, a folder, a glob, or several; relative to the folder of the job file."""
     symbols: Symbols = ()
     """Symbols to use; where none is given, all that the files hold, or the job's store if it has one."""

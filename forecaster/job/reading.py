@@ -91,7 +91,7 @@ def load_job(path: Path | str) -> Job:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise JobError(f"{path}: no such job file") from None
+        raise JobError(f"{path}: no such job file; name one, such as configs/quickstart.yaml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"{path}: the job file cannot be read as UTF-8 text: {_one_line(error)}") from None
     return parse_job(text, str(path))
@@ -138,6 +138,12 @@ def _explain(error: ValidationError, data: object) -> str:
     elif first["type"] == "union_tag_invalid":
         allowed = [name.strip("'") for name in str(context["expected_tags"]).split(", ")]
         text = f"{path}.kind: unknown kind {shown(context['tag'])}{nearest(str(context['tag']), allowed)}"
+    elif first["type"] == "string_pattern_mismatch":
+        # The one pattern of a job; an expression says nothing to whoever has to mend the name.
+        text = (
+            f"{path}: a name has letters, digits and _.- only, and begins with a letter or a digit. "
+            f"Received: {shown(value)}"
+        )
     elif message.startswith("unknown key"):
         text = f"{path}: {message}" if path else message
     else:

@@ -139,7 +139,7 @@ class Job(Spec):
     """Threads of TensorFlow, OpenMP and BLAS in a process; the bits of a result hold at equal ones."""
     engine: EngineSpec = EngineSpec()
     """Where the work runs, and how much of it at once; the bits of a result do not depend on it."""
-    workspace: str = "workspace"
+    workspace: Text = "workspace"
     """Folder of results and of the tracking store, relative to where the command runs."""
     ledger: Text | None = None
     """Where forecasts are issued: a file, relative to where the command runs, or

@@ -43,12 +43,16 @@ def backup(database: Database, path: Path) -> None:
 def restore(path: Path, url: str | Path | URL, wait: float) -> None:
     """Make a ledger from a backup; see `forecaster.ledger.Ledger.restore`."""
     if not path.is_file():
-        raise LedgerError(f"a backup is a file that `backup` wrote. Received: {path}, which is none")
+        raise LedgerError(
+            f"a backup is a file that `backup` wrote. Received: {path}, which is none; name another"
+        )
     place = parsed(url)
     if place.get_backend_name() == "sqlite":
         goal = Path(str(place.database))
         if goal.exists():
-            raise LedgerError(f"a backup is restored to a new file. Received: {goal}, which exists")
+            raise LedgerError(
+                f"a backup is restored to a new file. Received: {goal}, which exists; name another"
+            )
         with _beside(goal) as temporary:
             _take(path, temporary)
             temporary.replace(goal)
@@ -82,7 +86,12 @@ def _take(path: Path, temporary: Path) -> None:
             said = damage.strip().splitlines()[-1]
             raise LedgerError(f"the backup {path} cannot be used: {said}; take an older one")
         _copy_file(source, temporary)
-    Database(sqlite_url(temporary), _PATIENCE).close()
+    try:
+        Database(sqlite_url(temporary), _PATIENCE).close()
+    except LedgerError as error:
+        # The file that it speaks of is a copy that will be gone.
+        said = str(error).replace(str(temporary), str(path))
+        raise LedgerError(f"the backup {path} cannot be used: {said}") from None
     _settle(temporary)
 
 
@@ -106,7 +115,9 @@ def _beside(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".ledger-", dir=path.parent))
     except OSError as error:
-        raise LedgerError(f"no backup can be written to {path.parent}: {error.strerror or error}") from None
+        raise LedgerError(
+            f"no copy can be written to {path.parent}: {error.strerror or error}; name another folder"
+        ) from None
     try:
         yield folder / "ledger.db"
     finally:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from forecaster.errors import LedgerBusyError, LedgerError
+from forecaster.errors import ForecasterError, LedgerBusyError, LedgerError
 from forecaster.ledger.tables import VERSION_TABLE
 
 __all__ = ["MIGRATIONS", "SCHEMA", "Database", "first_or_insert", "grown", "parsed", "sqlite_url"]
@@ -52,7 +52,7 @@ def parsed(url: str | Path | URL) -> URL:
     except (ArgumentError, ValueError):
         # Not shown: it may hold a password.
         raise LedgerError(
-            "the URL of the ledger cannot be read; write a path, or postgresql://user@host/database"
+            "the URL of the ledger cannot be read; write a path, or the URL of a database in PostgreSQL"
         ) from None
     name = parsed.get_backend_name()
     if name == "postgresql":
@@ -60,7 +60,7 @@ def parsed(url: str | Path | URL) -> URL:
     if name != "sqlite":
         raise LedgerError(
             f"a ledger lies in SQLite or PostgreSQL. Received: {parsed.drivername}://; write a path, or "
-            "postgresql://user@host/database"
+            "the URL of a database in PostgreSQL"
         )
     if parsed.database in (None, "", ":memory:"):
         raise LedgerError("a ledger lies in a file, not in memory; write sqlite:///FILE or a path")
@@ -114,7 +114,7 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """Open a transaction that reads; it sees one state of the ledger."""
         options = {} if self.sqlite else {"isolation_level": "REPEATABLE READ"}
-        with self._errors(), self._engine.connect() as plain:
+        with self._errors(), self._unchanged(), self._engine.connect() as plain:
             connection = plain.execution_options(**options)
             with connection.begin():
                 yield connection
@@ -256,6 +256,23 @@ class Database:
         except DBAPIError as error:
             raise self._translated(error.orig or error) from error
 
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Say of rows that cannot be read as what they are that somebody else changed them.
+
+        SQLite keeps a text in a column of dates or numbers.
+        """
+        try:
+            yield
+        except ForecasterError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise LedgerError(
+                f"the ledger {self.name} holds rows that this application does not write: {said}; "
+                "restore a backup"
+            ) from error
+
     def _translated(self, error: BaseException) -> LedgerError:
         """Say in one line what the database said."""
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -275,8 +292,13 @@ class Database:
                 f"{self.name} is not a ledger, or is damaged: {said}; name another file, or restore a backup"
             )
         if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-            return LedgerError(f"the ledger {self.name} cannot be opened or written to: {said}")
-        return LedgerError(f"the ledger {self.name} refused: {said}")
+            return LedgerError(
+                f"the ledger {self.name} cannot be opened or written to: {said}; "
+                "name a file in a folder that can be written to"
+            )
+        return LedgerError(
+            f"the ledger {self.name} refused: {said}; see that it can be reached, or restore a backup"
+        )
 
 
 def _code(error: BaseException) -> int | None:

@@ -129,7 +129,10 @@ class Ledger:
             query = select(job_files.c.yaml).join(jobs)
             found = connection.execute(query.where(jobs.c.name == job, job_files.c.hash == job_hash)).scalar()
         if found is None:
-            raise LedgerError(f"the ledger has no file of the job {job!r} with the hash {job_hash!r}")
+            raise LedgerError(
+                f"the ledger has no file of the job {job!r} with the hash {job_hash!r}; "
+                "restore a backup that has it"
+            )
         return str(found)
 
     # ----------------------------------------------------------------------------------------- the forecasts
@@ -218,7 +221,10 @@ class Ledger:
         with self._database.reading() as connection:
             found = read_forecasts(connection, forecast_id=forecast_id)
         if found.empty:
-            raise LedgerError(f"the ledger {self.name} has no forecast {forecast_id}")
+            raise LedgerError(
+                f"the ledger {self.name} has no forecast {forecast_id}; an export and "
+                "`Ledger.forecasts` tell the ids that there are"
+            )
         return found.iloc[0]
 
     def known_marks(self) -> list[datetime.datetime]:
@@ -396,9 +402,9 @@ class Ledger:
         query: Select[Any] = select(*(table.c[name] for name in names)).join(jobs).where(jobs.c.name == job)
         with self._database.reading() as connection:
             rows = connection.execute(query.order_by(table.c.id)).all()
-        found = pd.DataFrame(rows, columns=names)
-        found["as_of"] = pd.to_datetime(found["as_of"]).astype("datetime64[ms]")
-        return found
+            found = pd.DataFrame(rows, columns=names)
+            found["as_of"] = pd.to_datetime(found["as_of"]).astype("datetime64[ms]")
+            return found
 
     # -------------------------------------------------------------------------------------------- the copies
 

@@ -16,7 +16,7 @@ from forecaster.errors import ForecasterError, LedgerBusyError, LedgerError, Par
 from forecaster.ledger.database import Database, first_or_insert
 from forecaster.ledger.processes import Holder, alive, this_process
 from forecaster.ledger.tables import job_files, jobs, runs, steps
-from forecaster.redaction import redact
+from forecaster.redaction import one_line
 
 __all__ = ["LEASE", "Run", "Step", "run_status"]
 
@@ -67,7 +67,7 @@ class Step:
 
     def _end(self, clock: Clock, failure: str | None) -> None:
         if "reason" in self._noted:
-            self._noted["reason"] = redact(self._noted["reason"])[:_LONGEST_REASON]
+            self._noted["reason"] = one_line(self._noted["reason"])[:_LONGEST_REASON]
         values: dict[str, Any] = {**self._noted, "finished_at": clock(), "lease_until": None}
         values["status"] = self._status if failure is None else "failed"
         if failure is not None:
@@ -296,7 +296,7 @@ def _reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     said = lines[0] if lines else ""
     kind = "" if isinstance(error, ForecasterError) and said else type(error).__name__
-    return redact(": ".join(part for part in (kind, said) if part))[:_LONGEST_REASON]
+    return one_line(": ".join(part for part in (kind, said) if part))[:_LONGEST_REASON]
 
 
 def run_status(database: Database, job: str | None, evenings: int) -> pd.DataFrame:
@@ -308,21 +308,22 @@ def run_status(database: Database, job: str | None, evenings: int) -> pd.DataFra
         if job is not None:
             wanted, query = wanted.where(jobs.c.name == job), query.where(jobs.c.name == job)
         sessions = connection.execute(wanted).scalars().all()
-        if not sessions:
-            return pd.DataFrame(columns=list(_STATUS))
-        rows = connection.execute(
-            query.where(runs.c.as_of >= sessions[-1]).order_by(jobs.c.name, runs.c.as_of, steps.c.id)
-        ).all()
+        if sessions:
+            query = query.where(runs.c.as_of >= sessions[-1])
+        rows = connection.execute(query.order_by(jobs.c.name, runs.c.as_of, steps.c.id)).all()
         dead = {
             row.id for row in rows if row.status == "running" and _held(database, connection, row) is None
         }
-    values = [tuple(row._mapping[name] for name in ("id", *_STATUS_COLUMNS)) for row in rows]
-    table = pd.DataFrame(values, columns=["id", *_STATUS])
-    table["as_of"] = pd.to_datetime(table["as_of"])
-    died = table["id"].isin(dead)
-    table.loc[died, "reason"] = [_died(row) for row in rows if row.id in dead]
-    table.loc[died, "status"] = "failed"
-    return table.drop(columns="id")
+        values = [tuple(row._mapping[name] for name in ("id", *_STATUS_COLUMNS)) for row in rows]
+        table = pd.DataFrame(values, columns=["id", *_STATUS])
+        table["as_of"] = pd.to_datetime(table["as_of"]).astype("datetime64[ms]")
+        # Also where there is no row, and where nothing has ended.
+        for name in ("started_at", "finished_at"):
+            table[name] = pd.to_datetime(table[name], utc=True).astype("datetime64[us, UTC]")
+        died = table["id"].isin(dead)
+        table.loc[died, "reason"] = [_died(row) for row in rows if row.id in dead]
+        table.loc[died, "status"] = "failed"
+        return table.drop(columns="id")
 
 
 _STATUS_COLUMNS = (

@@ -230,7 +230,9 @@ def _find(path: str) -> list[Path]:
             return [target]
         root, pattern = _pattern(target)
         if not glob.has_magic(pattern):
-            raise SourceError(f"{path}: there is no such file or folder")
+            raise SourceError(
+                f"{path}: there is no such file or folder; paths are relative to the folder of the job file"
+            )
         files = sorted(root / file for file in glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
         files = [file for file in files if _is_data(file)]
     except (OSError, ValueError, RuntimeError, re.error) as error:
@@ -341,7 +343,9 @@ def _decode(file: Path) -> str:
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise SourceError(f"{file}: a CSV file must be UTF-8 text; line {line} holds a zero byte")
+        raise SourceError(
+            f"{file}: a CSV file must be UTF-8 text; line {line} holds a zero byte; save it as text"
+        )
     return text
 
 
@@ -366,7 +370,10 @@ def _plain(column: Any) -> Any:
 def _require_columns(file: Path, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if name in _COLUMNS and list(names).count(name) > 1})
     if twice:
-        raise SourceError(f"{file}: each column may occur once; {', '.join(twice)} occurs more often")
+        raise SourceError(
+            f"{file}: each column may occur once; {', '.join(twice)} occurs more often; "
+            "remove or rename the others"
+        )
     missing = [name for name in _REQUIRED if name not in names]
     unknown = [name for name in names if name not in _COLUMNS]
     absent = [name for name in _COLUMNS if name not in names]

@@ -280,7 +280,10 @@ def read_results(directory: Path) -> Results:
         If ``directory`` is not a directory.
     """
     if not directory.is_dir():
-        raise ParameterError(f"a report is made from a directory of finished results. Received: {directory}")
+        raise ParameterError(
+            f"a report is made from a folder of finished results. Received: {directory}; "
+            "`forecaster run` makes one"
+        )
     missing: list[str] = []
     summary = _read_summary(directory / "summary.json", missing)
     # An evening names the backtest of its champion; the forecasts that lie with it are those issued.

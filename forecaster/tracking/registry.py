@@ -234,7 +234,7 @@ class Registry:
         champion, previous = self.aliased(CHAMPION), self.aliased(PREVIOUS)
         if champion is None or previous is None or champion.number == previous.number:
             raise TrackingError(
-                f"a rollback goes to the version before the champion, and {self.name} has had only one; "
+                f"a rollback goes to the version before the champion, and {self.name} has none; "
                 "train another, or name the champion in the registry"
             )
         self.promote(previous.number)
@@ -258,7 +258,8 @@ class Registry:
                 fetched = self._fetch(version, wanted, copy)
         except (OSError, MlflowException) as error:
             raise TrackingError(
-                f"version {version.number} of {self.name} cannot be fetched: {_first_line(error)}"
+                f"version {version.number} of {self.name} cannot be fetched: {_first_line(error)}; "
+                "see that the registry and its files can be reached, or train again"
             ) from error
         if damaged:
             self.healed.append(f"the copy of version {version.number} was damaged and is fetched again")
@@ -273,7 +274,10 @@ class Registry:
             whole = download_artifacts(artifact_uri=source, dst_path=temporary, tracking_uri=self.uri)
             found = sorted(Path(whole).glob("artifacts/*/job.json"))
             if not found:
-                raise TrackingError(f"version {version.number} of {self.name} holds no saved model")
+                raise TrackingError(
+                    f"version {version.number} of {self.name} holds no saved model; "
+                    "restore it from a backup, or train again"
+                )
             fetched = found[0].parent
             if wanted is not None and folder_hash(fetched) != wanted:
                 raise TrackingError(
@@ -309,7 +313,10 @@ class Registry:
             raise
         # The database's own errors come through MLflow.
         except Exception as error:
-            raise TrackingError(f"the registry {self.name} does not answer: {_first_line(error)}") from error
+            raise TrackingError(
+                f"the registry {self.name} does not answer: {_first_line(error)}; "
+                "see that it can be reached and is undamaged"
+            ) from error
 
 
 @contextmanager
