@@ -44,8 +44,9 @@ class TwoSpeedForecaster:
         recent, past = (
             sizes[windows.rows[:, None] - np.arange(sessions)].mean(axis=1) for sessions in (22, 120)
         )
-        daily: npt.NDArray[np.float64] = 0.5 * (recent + past)
-        return daily[:, None] * np.sqrt(np.array(windows.horizons))
+        horizons = np.sqrt(np.array(windows.horizons, dtype=np.float64))
+        scales: npt.NDArray[np.float64] = (0.5 * (recent + past))[:, None] * horizons
+        return scales
 
     def fit(self, windows: Windows) -> Self:
         """Take the quantiles of past outcomes over their scale."""
