@@ -302,8 +302,8 @@ class Calendars:
         symbol : str
             The symbol.
         dates : DatetimeIndex of shape (n,)
-            Dates without a time zone. One that is no session, or that the calendar does not reach, closes at
-            the usual time of the calendar's last sessions.
+            Dates without a time zone. One that is no session, or that the calendar does not reach, closes
+            when the last session of the calendar does that is not cut short.
 
         Returns
         -------
@@ -317,8 +317,8 @@ class Calendars:
         calendar = _calendar(symbol, self.name(symbol))
         closes = calendar.closes.dt.tz_convert(None)
         # As the clock on the wall shows it: summer time moves it in UTC.
-        last = calendar.closes.iloc[-1].tz_convert(calendar.tz).tz_localize(None) - calendar.closes.index[-1]
-        walls = (dates + last).tz_localize(calendar.tz, ambiguous=True, nonexistent="shift_forward")
+        walls = dates + _usual_close(calendar)
+        walls = walls.tz_localize(calendar.tz, ambiguous=True, nonexistent="shift_forward")
         moments = closes.reindex(dates).fillna(walls.tz_convert(None).to_series(index=dates))
         result: NDArray[np.datetime64] = moments.to_numpy().astype("datetime64[s]")
         return result
@@ -337,16 +337,6 @@ class Calendars:
         from exchange_calendars import resolve_alias
 
         return len({resolve_alias(name) for name in names}) == 1
-
-    def is_early_close(self, symbol: str, session: datetime.date) -> bool:
-        """Tell whether a session closes before the usual time.
-
-        Raises
-        ------
-        SymbolError
-            If the calendar is not known or cannot be made.
-        """
-        return pd.Timestamp(session) in _calendar(symbol, self.name(symbol)).early_closes
 
     def last_finished_session(
         self, symbol: str, now: datetime.datetime, margin: datetime.timedelta = FINAL_AFTER
@@ -399,10 +389,10 @@ class Calendars:
         finished = closes[closes <= moment]
         session: datetime.date = finished.index[-1].date()
         if moment.date() > known[1]:
-            hours = closes.iloc[-1].tz_convert(calendar.tz).time()
+            usual = _usual_close(calendar)
             days = pd.bdate_range(known[1] + datetime.timedelta(days=1), moment.date())
             for day in days[::-1]:
-                if pd.Timestamp.combine(day.date(), hours).tz_localize(calendar.tz) <= moment:
+                if (day + usual).tz_localize(calendar.tz) <= moment:
                     return day.date()
         return session
 
@@ -431,6 +421,16 @@ def _make(name: str) -> Any:
         default = exchange_calendars.get_calendar(name)
         first, last = default.bound_min() or _WIDEST[0], default.bound_max() or _WIDEST[1]
         return exchange_calendars.get_calendar(name, start=max(first, _WIDEST[0]), end=min(last, _WIDEST[1]))
+
+
+def _usual_close(calendar: Any) -> pd.Timedelta:
+    """Time from midnight to the close, on the wall, of the last session that is not cut short.
+
+    The last of all may be: many exchanges close early on New Year's Eve.
+    """
+    usual = calendar.closes[~calendar.closes.index.isin(calendar.early_closes)]
+    length: pd.Timedelta = usual.iloc[-1].tz_convert(calendar.tz).tz_localize(None) - usual.index[-1]
+    return length
 
 
 def _index(dates: Any) -> pd.DatetimeIndex:

@@ -101,8 +101,7 @@ def test_sessions_are_dates_of_the_exchange() -> None:
 
 def test_an_early_close_is_one() -> None:
     thanksgiving = date("2024-11-29")
-    assert CALENDARS.is_early_close("AAPL", thanksgiving)
-    assert not CALENDARS.is_early_close("AAPL", date("2024-11-27"))
+    assert CALENDARS.close("AAPL", date("2024-11-27")) == datetime.datetime(2024, 11, 27, 16, tzinfo=NEW_YORK)
     assert CALENDARS.close("AAPL", thanksgiving) == datetime.datetime(2024, 11, 29, 13, tzinfo=NEW_YORK)
     with pytest.raises(ParameterError, match="2024-11-28 is no session of AAPL"):
         CALENDARS.close("AAPL", date("2024-11-28"))
@@ -207,3 +206,16 @@ def test_volatility_indices_are_computed_until_after_stocks_close(symbol: str) -
     later = calendars.closings(symbol, days) - calendars.closings("SPY", days)
     assert (later == pd.Timedelta(minutes=15)).all()
     assert not calendars.same([symbol, "SPY"])
+
+
+@pytest.mark.parametrize("symbol", ["AAPL", "VOD.L", "SAP.DE", "AIR.PA", "0700.HK", "BHP.AX"])
+def test_a_date_that_is_no_session_closes_when_others_usually_do(symbol: str) -> None:
+    # Many calendars end with a day on which the exchange closes early.
+    wednesday, new_year = pd.DatetimeIndex(["2025-06-11"]), pd.DatetimeIndex(["2025-01-01"])
+    zone = CALENDARS.time_zone(symbol)
+    local = [
+        pd.DatetimeIndex(CALENDARS.closings(symbol, day)).tz_localize("UTC").tz_convert(zone)[0]
+        for day in (wednesday, new_year)
+    ]
+    assert local[0].time() == local[1].time()
+    assert local[1].date() == new_year[0].date()
