@@ -148,6 +148,10 @@ class Results:
     judged: Path
     missing: tuple[str, ...]
 
+    def trouble(self, file: str) -> str:
+        """Give the sentence that says why a file could not be used, ``""`` where it could."""
+        return next((text for text in self.missing if text.startswith(f"{file} ")), "")
+
     def challenger(self) -> str:
         """Name the model whose gains the report shows in detail.
 
