@@ -518,6 +518,11 @@ def test_champion_and_reason(page: Page, results: Path) -> None:
     assert f" is {ratios[1]:.4f} at 1, {ratios[5]:.4f} at 5 and {ratios[21]:.4f} at 21 sessions." in page.text
 
 
+def test_a_reason_begins_a_sentence(copy: Path) -> None:
+    change_summary(copy, champion_reason="too few days to tell models apart")
+    assert f"Champion: {CHAMPION}. Too few days to tell models apart." in Page(render(copy)).text
+
+
 def test_a_champion_that_is_the_best_baseline_is_set_against_the_nearest_model(copy: Path) -> None:
     change_summary(copy, champion=BASELINE)
     ratios = pd.read_csv(copy / "verdict.csv").groupby("model")["crps_ratio"].mean().drop(BASELINE)

@@ -96,6 +96,9 @@ def verdict_card(verdict: HorizonVerdict) -> dict[str, Any]:
 def champion(results: Results, verdicts: list[HorizonVerdict]) -> str:
     """Say why the champion was chosen and how it stands to the best baseline."""
     reason = results.summary.text("champion_reason").rstrip(" .")
+    names = {results.champion, *results.verdict["model"], *results.models["model"]}
+    if reason.partition(" ")[0] not in names:  # a name is written as it is
+        reason = reason[:1].upper() + reason[1:]
     words = f"{reason}." if reason else "The results do not say why."
     if results.champion in results.baselines.values():
         return f"{words} It is a baseline itself."
