@@ -9,12 +9,13 @@ from html import escape
 import streamlit as st
 
 from forecaster.report.charts import Chart
-from forecaster.report.style import DARK, LIGHT, Palette, css_variables, themed
+from forecaster.report.style import DARK, LIGHT, Palette, count, css_variables, themed
 
 __all__ = [
     "cards",
     "chart",
     "command",
+    "counted",
     "dress",
     "links",
     "note",
@@ -153,6 +154,12 @@ def table(
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
         "</table></div>"
     )
+
+
+def counted(number: int, what: str, listed: int | None = None) -> str:
+    """Write how many there are of something, and how many of them are listed where not all are."""
+    more = f", the first {listed}" if listed is not None and number > listed else ""
+    return f"{count(number)} {what}{'' if number == 1 else 's'}{more}"
 
 
 def command(text: str) -> None:

@@ -30,12 +30,14 @@ __all__ = [
     "age_of",
     "backtest_of",
     "closes_of",
+    "finished",
     "from_ledger",
     "late_words",
+    "made_words",
     "newest",
+    "newest_results",
     "overview",
     "place_of",
-    "quarantine",
     "results_of",
     "returns_of",
     "series_of",
@@ -250,9 +252,12 @@ def newest(place: Place) -> Newest:
     LedgerError
         If the ledger cannot be read.
     """
+    return _newest(place.job.name, place.ledger, place.results, _newest_stamp(place))
+
+
+def _newest_stamp(place: Place) -> Stamp:
     files = [place.results / name for name in ("latest.parquet", "forecasts.parquet", "summary.json")]
-    state = _ledger_stamp(place.ledger) + stamp(*files)
-    return _newest(place.job.name, place.ledger, place.results, state)
+    return _ledger_stamp(place.ledger) + stamp(*files)
 
 
 @lru_cache(maxsize=4)
@@ -262,9 +267,7 @@ def _overview(job: str, ledger: str, results: Path, state: Stamp) -> pd.DataFram
 
 def overview(place: Place) -> pd.DataFrame:
     """Give the newest forecasts in a reader's units; see `forecaster.exports.export_table`."""
-    files = [place.results / name for name in ("latest.parquet", "forecasts.parquet", "summary.json")]
-    state = _ledger_stamp(place.ledger) + stamp(*files)
-    return _overview(place.job.name, place.ledger, place.results, state)
+    return _overview(place.job.name, place.ledger, place.results, _newest_stamp(place))
 
 
 # ------------------------------------------------------------------------------------------------ the results
@@ -272,15 +275,65 @@ def overview(place: Place) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def _results(folder: Path, names: tuple[str, ...], _: Stamp) -> Results:
-    return read_results(folder)
+    # Nothing is summed up here: `backtest_of` does that for the one model that is looked at.
+    return read_results(folder, sums=False)
+
+
+def _results_in(folder: Path) -> Results | None:
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return _results(folder, tuple(path.name for path in files), stamp(*files))
 
 
 def results_of(place: Place) -> Results | None:
     """Read the finished results; None where there is no folder of them."""
-    if not place.results.is_dir():
-        return None
-    files = sorted(path for path in place.results.iterdir() if path.is_file())
-    return _results(place.results, tuple(path.name for path in files), stamp(*files))
+    return _results_in(place.results)
+
+
+def finished(place: Place) -> Results:
+    """Read the finished results.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
+    results = results_of(place)
+    if results is None:
+        raise DataError(f"There are no results yet in {place.results}: `forecaster run` makes them.")
+    return results
+
+
+def newest_results(place: Place) -> Results:
+    """Read what was made last: the newest evening where that came after the results, else these.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
+    results = finished(place)
+    evening = _results_in(place.evening) if place.evening is not None else None
+    # Where one of the two does not say when it was made, the comparison is false.
+    return evening if evening is not None and _made_at(evening) > _made_at(results) else results
+
+
+def _made_at(results: Results) -> pd.Timestamp:
+    at: pd.Timestamp = pd.to_datetime(
+        pd.Series([results.summary.text("created_at")]), utc=True, errors="coerce"
+    )[0]
+    return at
+
+
+def made_words(results: Results) -> str:
+    """Say where results lie, and when and by what they were made."""
+    at, command = _made_at(results), results.summary.text("command")
+    return (
+        f"From the results in {results.directory}"
+        + ("" if pd.isna(at) else f", made on {at:%Y-%m-%d %H:%M} UTC")
+        + (f" by `{command}`." if command else ".")
+    )
 
 
 @lru_cache(maxsize=16)
@@ -296,14 +349,6 @@ def backtest_of(place: Place, model: str, said: list[str]) -> Backtest:
     found, missing = _backtest(path, model, stamp(path))
     said.extend(missing)
     return found
-
-
-def quarantine(place: Place) -> pd.DataFrame:
-    """Read the sessions that are not used: text, as the file holds them; empty where there is none."""
-    try:
-        return pd.read_csv(place.results / "quarantine.csv", dtype=str, keep_default_na=False)
-    except (OSError, ValueError):
-        return pd.DataFrame()
 
 
 # --------------------------------------------------------------------------------------------- price history
@@ -494,6 +539,6 @@ def first_error(place: Place) -> str:
     """Say why there are no forecasts; empty where there are some."""
     try:
         newest(place)
-    except (DataError, ForecasterError) as error:
+    except ForecasterError as error:
         return str(error)
     return ""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from html import escape, unescape
 from pathlib import Path
 
@@ -469,6 +470,48 @@ def test_calibration_of_any_model(config: Path) -> None:
     for value in scores.loc[wanted, "value"].astype(float):
         assert f"{100 * value:.1f}%" in text
     assert f"CRPS against {BASELINE}, by year" in text
+
+
+def test_data_quality_is_that_of_what_was_made_last(small: Path, tmp_path: Path) -> None:
+    config = copy_job(small, tmp_path)
+    folder = sources.place_of(config).folder
+    summary = json.loads((folder / "summary.json").read_text())
+    store = {"known_at": "2020-01-02T22:00:00+00:00", "version": 3}
+    summary |= {"created_at": "2020-01-03T09:30:00+00:00", "command": "forecaster run job.yaml"}
+    (folder / "summary.json").write_text(json.dumps(summary | {"data": {"store": store}}))
+    text = text_of(open_page(config, "data-quality"))
+    made = "made on 2020-01-03 09:30 UTC by <code>forecaster run job.yaml</code>."
+    assert f"From the results in {folder}, {made}" in text
+    assert "known at 2020-01-02T22:00:00+00:00" in text
+    assert made in text_of(open_page(config, "leaderboard"))
+    assert made in text_of(open_page(config, "calibration"))
+
+    evening = folder / "evenings" / "2020-01-06"
+    evening.mkdir(parents=True)
+    for name, columns in (("failures.csv", "symbol,reason"), ("findings.csv", "something,else")):
+        (evening / name).write_text(f"{columns}\nX,the file is gone\n")
+    (evening / "quarantine.csv").write_text("symbol,session,close,codes\nSPX,2020-01-06,-1.5,rejected\n")
+    later = {"backtest_folder": "", "created_at": "2020-01-06T22:00:00+00:00", "symbols": ["SPX"]}
+    (evening / "summary.json").write_text(json.dumps(later))
+    text = text_of(open_page(config, "data-quality"))
+    assert f"From the results in {evening}, made on 2020-01-06 22:00 UTC." in text
+    assert "<caption>1 symbol</caption>" in text
+    for words in ("the file is gone", "2020-01-06", "-1.50", "findings.csv lacks the columns"):
+        assert words in text
+    # What cannot be read is not said to be clean.
+    assert "The checks found nothing." not in text
+    assert made in text_of(open_page(config, "leaderboard"))
+    # A run that came after the evening is the newest.
+    (evening / "summary.json").write_text(json.dumps(later | {"created_at": "2020-01-02T22:00:00+00:00"}))
+    assert made in text_of(open_page(config, "data-quality"))
+
+
+def test_one_run_is_one(small: Path, tmp_path: Path) -> None:
+    config = copy_job(small, tmp_path)
+    with closing(sqlite3.connect(sources.place_of(config).tracking)) as connection:
+        connection.execute("DELETE FROM runs WHERE run_uuid = 'b2'")
+        connection.commit()
+    assert "1 run, times in UTC" in text_of(open_page(config, "runs"))
 
 
 def test_runs_are_listed_without_what_lies_below_them(config: Path) -> None:

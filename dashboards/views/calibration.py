@@ -14,19 +14,19 @@ from forecaster.report import charts
 from forecaster.report.backtest import Backtest
 from forecaster.report.results import Results
 from forecaster.report.style import percent
+from forecaster.report.tables import COVERAGE_METRICS, HIT_METRICS, scores_of
 
 __all__ = ["coverage_rows", "show"]
 
 COLUMNS = ["horizon", "50% held", "80% held", "95% held", "below the 5% quantile", "below the 1% quantile"]
-METRICS = ("coverage_50", "coverage_80", "coverage_95", "hit_rate_0.05", "hit_rate_0.01")
 
 
 def coverage_rows(results: Results, model: str) -> list[list[str]]:
     """Write the shares of one model at every horizon, pooled over symbols."""
-    part = results.scores[(results.scores["model"] == model) & (results.scores["symbol"] == "*")]
-    values = part.set_index(["horizon", "metric"])["value"].to_dict()
+    pooled = scores_of(results)
+    metrics = (*COVERAGE_METRICS, *HIT_METRICS)
     return [
-        [charts.sessions(h), *(percent(values.get((h, metric)), 1) for metric in METRICS)]
+        [charts.sessions(h), *(percent(pooled.get((model, h, metric)), 1) for metric in metrics)]
         for h in results.horizons
     ]
 
@@ -37,10 +37,8 @@ def show(place: Place) -> None:
         "Calibration",
         "Whether the forecasts of the backtest promise what then happens, and when they did not.",
     )
-    results = sources.results_of(place)
-    if results is None:
-        elements.note(f"There are no results yet in {place.results}: `forecaster run` makes them.")
-        return
+    results = sources.finished(place)
+    elements.section("", sources.made_words(results))
     models = sorted({*results.scores["model"], *results.verdict["model"]} - {""})
     if not models or not results.horizons:
         elements.notes(["The results score no model.", *results.missing])

@@ -12,7 +12,7 @@ from dashboards import elements, sources
 from dashboards.sources import Place
 from forecaster.exports import to_csv, to_xlsx
 from forecaster.report import charts
-from forecaster.report.style import count, percent, price, signed_percent
+from forecaster.report.style import percent, price, signed_percent
 
 __all__ = ["file_name", "forecast_rows", "overview_table", "show"]
 
@@ -75,7 +75,7 @@ def show(place: Place) -> None:
         elements.note(why, bad=True)
         return
     found, table = sources.newest(place), sources.overview(place)
-    elements.note(f"{count(len(table))} forecasts, {found.source}.")
+    elements.note(f"{elements.counted(len(table), 'forecast')}, {found.source}.")
     if late := sources.late_words(table):
         elements.note(late, bad=True)
     symbols = sorted(table["symbol"].unique())

@@ -51,10 +51,8 @@ def show(place: Place) -> None:
         "The backtest: every model scored on the same symbols and days, the CRPS as a ratio to the best "
         "baseline; lower is better.",
     )
-    results = sources.results_of(place)
-    if results is None:
-        elements.note(f"There are no results yet in {place.results}: `forecaster run` makes them.")
-        return
+    results = sources.finished(place)
+    elements.section("", sources.made_words(results))
     if results.horizons:
         _compared(results)
     else:

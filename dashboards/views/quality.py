@@ -6,7 +6,7 @@ import pandas as pd
 
 from dashboards import elements, sources
 from dashboards.sources import Place
-from forecaster.report.style import count
+from forecaster.report.style import MISSING, count, price
 
 __all__ = ["restated_rows", "show"]
 
@@ -19,20 +19,20 @@ def show(place: Place) -> None:
         "Data quality",
         "What the checks of the prices found. Bad sessions are set aside with a reason.",
     )
-    results = sources.results_of(place)
-    if results is None:
-        elements.note(f"There are no results yet in {place.results}: `forecaster run` makes them.")
-        return
-    aside = sources.quarantine(place)
-    summary = results.summary
-    data = summary.values.get("data")
-    store = data.get("store") if isinstance(data, dict) else None
-    known = str(store.get("mark", "")) if isinstance(store, dict) else ""
+    results = sources.newest_results(place)
+    elements.section("", sources.made_words(results))
+    summary, aside = results.summary, results.quarantine
+    known = summary.text("data", "store", "known_at")
+
+    def number(table: pd.DataFrame, file: str) -> str:
+        return MISSING if results.trouble(file) else count(len(table))
+
     elements.cards(
         [
-            ("Symbols", count(len(summary.texts("symbols"))), f"{count(len(results.failures))} left out"),
-            ("Findings", count(len(results.findings)), "of the checks, listed below"),
-            ("Sessions set aside", count(len(aside)), "in quarantine: not used until accepted"),
+            ("Symbols", count(len(summary.texts("symbols"))),
+             f"{number(results.failures, 'failures.csv')} left out"),
+            ("Findings", number(results.findings, "findings.csv"), "of the checks, listed below"),
+            ("Sessions set aside", number(aside, "quarantine.csv"), "in quarantine: not used until accepted"),
             ("Prices", summary.text("data_version")[:12] or "unknown",
              f"known at {known}" if known else "read from the source, not from a price store"),
         ]
@@ -40,7 +40,7 @@ def show(place: Place) -> None:
     elements.section("Findings")
     if len(results.findings):
         elements.table(
-            _counted(len(results.findings), "findings"),
+            elements.counted(len(results.findings), "finding", LISTED),
             ["symbol", "severity", "check", "sessions", "first", "what was found", "what is done"],
             [
                 [row["symbol"], row["severity"], row["code"], count(row["sessions"]), row["first_session"],
@@ -49,12 +49,12 @@ def show(place: Place) -> None:
             ],
             numbers=["sessions"],
         )  # fmt: skip
-    else:
+    elif not results.trouble("findings.csv"):
         elements.note("The checks found nothing.")
     if len(results.failures):
         elements.section("Symbols left out")
         elements.table(
-            _counted(len(results.failures), "symbols"),
+            elements.counted(len(results.failures), "symbol", LISTED),
             ["symbol", "reason"],
             [[row["symbol"], row["reason"]] for row in results.failures.head(LISTED).to_dict("records")],
         )
@@ -62,17 +62,23 @@ def show(place: Place) -> None:
         elements.section("Restated since", "Numbers that the source changed after forecasts had seen them.")
         rows = restated_rows(results.restatements)
         elements.table(
-            _counted(len(rows), "symbols"),
+            elements.counted(len(rows), "symbol", LISTED),
             ["symbol", "sessions", "numbers", "first", "last"],
             rows[:LISTED],
             numbers=["sessions", "numbers"],
         )
     if len(aside):
         elements.section("Quarantine", "`forecaster data accept` or `reject` settles them.")
-        columns = [name for name in ("symbol", "session", "close", "codes") if name in aside.columns]
         elements.table(
-            _counted(len(aside), "sessions"), columns, aside[columns].head(LISTED).to_numpy().tolist()
-        )
+            elements.counted(len(aside), "session", LISTED),
+            ["symbol", "session", "close", "codes"],
+            [
+                [row["symbol"], MISSING if pd.isna(row["session"]) else f"{row['session']:%Y-%m-%d}",
+                 price(row["close"]), row["codes"]]
+                for row in aside.head(LISTED).to_dict("records")
+            ],
+            numbers=["close"],
+        )  # fmt: skip
     elements.notes(results.missing)
 
 
@@ -86,8 +92,3 @@ def restated_rows(table: pd.DataFrame) -> list[list[str]]:
         [symbol, count(sessions), count(numbers), f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"]
         for sessions, symbol, numbers, first, last in sorted(found, key=lambda one: (-one[0], one[1]))
     ]
-
-
-def _counted(number: int, what: str) -> str:
-    named = what.removesuffix("s") if number == 1 else what
-    return f"{count(number)} {named}" + (f", the first {LISTED}" if number > LISTED else "")

@@ -72,7 +72,7 @@ def show(place: Place) -> None:
     server = _server()
     if records:
         elements.table(
-            f"{len(records)} runs, times in UTC",
+            f"{elements.counted(len(records), 'run')}, times in UTC",
             ["began", "job", "experiment", "state", "seconds", "best CRPS ratio", "code", "data"],
             run_rows(records),
             numbers=["seconds", "best CRPS ratio"],

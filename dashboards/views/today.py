@@ -72,10 +72,9 @@ def show(place: Place) -> None:
         elements.note("No check has been recorded yet.")
     behind = stale_symbols(table) if len(table) else table
     if len(behind):
-        more = f", the first {LISTED}" if len(behind) > LISTED else ""
         elements.section("Symbols that lag behind", "Their last forecast is older than the newest one.")
         elements.table(
-            f"{count(len(behind))} symbols{more}",
+            elements.counted(len(behind), "symbol", LISTED),
             ["symbol", "last forecast from"],
             [[row["symbol"], _day(row["origin"])] for row in behind.head(LISTED).to_dict("records")],
         )
@@ -146,7 +145,7 @@ def _freshness(place: Place, table: pd.DataFrame, source: str) -> list[tuple[str
     named = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
     return [
         ("Newest forecasts", _day(table["origin"].max()), f"{age.words} ago, {source}"),
-        ("Symbols", count(table["symbol"].nunique()), f"{count(len(table))} forecasts"),
+        ("Symbols", count(table["symbol"].nunique()), elements.counted(len(table), "forecast")),
         ("Models", named, f"horizons {horizons}"),
     ]
 

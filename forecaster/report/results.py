@@ -99,6 +99,8 @@ class Results:
 
     Parameters
     ----------
+    directory : Path
+        Where the files lie.
     summary : Summary
     verdict, scores, models, latest, recent_prices, findings, failures, quarantine : DataFrame
         The tables of the same names with their stated columns; empty where the file is missing or unusable.
@@ -120,13 +122,14 @@ class Results:
     horizons : tuple of int
         All horizons, ascending.
     backtest : Backtest
-        Sums over ``forecasts.parquet`` of the backtest.
+        Sums over ``forecasts.parquet`` of the backtest; of nothing where they were not asked for.
     judged : Path
         Folder of that backtest: the results' own or, of an evening, the one that it names.
     missing : tuple of str
         One sentence for each file that could not be used.
     """
 
+    directory: Path
     summary: Summary
     verdict: pd.DataFrame
     scores: pd.DataFrame
@@ -270,13 +273,15 @@ def _controls(summary: Summary) -> frozenset[str]:
     )
 
 
-def read_results(directory: Path) -> Results:
+def read_results(directory: Path, *, sums: bool = True) -> Results:
     """Read the files of a finished run.
 
     Parameters
     ----------
     directory : Path
         See `forecaster.report.write_report`.
+    sums : bool
+        Whether to sum up the forecasts of the backtest, which of thousands of symbols takes a minute.
 
     Raises
     ------
@@ -324,6 +329,7 @@ def read_results(directory: Path) -> Results:
         if name  # the verdict knows its baseline best
     }
     results = Results(
+        directory=directory,
         summary=summary,
         verdict=verdict,
         scores=scores,
@@ -345,6 +351,8 @@ def read_results(directory: Path) -> Results:
         judged=judged,
         missing=(),
     )
-    wanted = {results.champion, results.challenger(), *baselines.values()} - {""}
-    backtest = summarise(judged / "forecasts.parquet", sorted(wanted), lacking)
-    return replace(results, backtest=backtest, missing=tuple(missing))
+    if sums:
+        wanted = {results.champion, results.challenger(), *baselines.values()} - {""}
+        backtest = summarise(judged / "forecasts.parquet", sorted(wanted), lacking)
+        results = replace(results, backtest=backtest)
+    return replace(results, missing=tuple(missing))
