@@ -257,6 +257,12 @@ class Folding:
     step: int
     row_terms: tuple[tuple[tuple[int, int], ...], ...]
 
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        taps = ", ".join(str(len(kernel.offsets)) for kernel in self.kernels[:3])
+        more = ", ..." if len(self.kernels) > 3 else ""
+        return f"Folding(1D kernels of {taps}{more} taps; output {rows} x {columns} x {self.filters})"
+
     @property
     def complete_columns(self) -> range:
         """Output columns on which every kernel column falls inside the lifted array; may be empty."""

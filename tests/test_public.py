@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from planted import garch, prices
 
 import forecaster
-from forecaster import Panel, QuantileForecast, Windows, fit_windows
+from forecaster import (
+    FilesSource,
+    Lagged,
+    Ledger,
+    Panel,
+    QuantileForecast,
+    SampleSource,
+    Windows,
+    fit_windows,
+    fold,
+    load_prices,
+    parse_job,
+)
 from forecaster.models.econometric import EwmaForecaster
 
 
@@ -38,7 +52,7 @@ def test_importing_it_loads_nothing_slow() -> None:
     assert not {"numpy", "pandas", "tensorflow", "keras", "mlflow", "sqlalchemy"} & set(loaded.split())
 
 
-def test_objects_show_themselves_in_a_line() -> None:
+def test_objects_show_themselves_in_a_line(tmp_path: Path) -> None:
     panel = Panel.from_prices({name: prices(garch(300, seed)) for seed, name in enumerate("ABCDE")})
     assert repr(panel) == "Panel(A, B, C and 2 others: 1,500 rows, 2000-01-04 to 2001-02-26)"
     last = Windows(panel, panel.last_rows(), (1, 5))
@@ -48,6 +62,36 @@ def test_objects_show_themselves_in_a_line() -> None:
     forecast = EwmaForecaster().fit(fit_windows(panel, panel.calendar[-1], (1, 5), 20)).predict(last)
     assert isinstance(forecast, QuantileForecast)
     assert repr(forecast) == "QuantileForecast(5 origins; horizons 1, 5; 23 levels, with tails)"
+    loaded = load_prices(SampleSource(("SP500", "NONE")), (), 400)
+    assert repr(loaded) == (
+        "LoadedPrices(SP500: 5,031 sessions, 1999-01-04 to 2018-12-31; 1 failed, "
+        f"{len(loaded.findings)} findings)"
+    )
+    assert repr(load_prices(SampleSource(("NONE",)), (), 400)).startswith(
+        "LoadedPrices(no symbol: 0 sessions; 1 failed, "
+    )
+    assert repr(SampleSource(("SP500", "WTI"))) == "SampleSource(SP500, WTI)"
+    assert repr(FilesSource(["a.csv", "b.csv"])) == "FilesSource(a.csv, b.csv)"
+    text = """
+        name: us
+        prices: {kind: sample, symbols: [SP500]}
+        backtest: {start: 2014-01-01}
+        models: [{kind: zero}, {kind: historical}, {kind: ewma_fhs}, {kind: lin}, {kind: ridge}]
+    """
+    job = parse_job(text, "a test")
+    assert (
+        f"{job}"
+        == repr(job)
+        == (
+            "Job(us: sample prices; horizons 1, 5, 21; backtest from 2014-01-01; "
+            "zero, historical, ewma_fhs and 2 others)"
+        )
+    )
+    assert repr(fold(np.ones((2, 3)), Lagged(lags=(0, 5)), 8, "valid")) == (
+        "Folding(1D kernels of 6 taps; output 1 x 6 x 1)"
+    )
+    with Ledger.open(tmp_path / "a.db") as ledger:
+        assert repr(ledger) == f"Ledger({tmp_path / 'a.db'})"
     page = forecast._repr_html_()
     assert page.count("<tr>") == 1 + 5
     assert f"{100 * forecast.median[2, 1]:+.2f}%" in page

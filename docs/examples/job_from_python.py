@@ -31,7 +31,7 @@ job = parse_job(
     """,
     "this script",
 )
-prices = load_prices(SampleSource(("SP500", "NASDAQ"), None), (), 400)
+prices = load_prices(SampleSource(("SP500", "NASDAQ")), (), 400)
 panel = Panel.from_prices(prices.frames)
 print(panel)
 

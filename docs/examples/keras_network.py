@@ -42,7 +42,7 @@ job = parse_job(
     """,
     "this script",
 )
-panel = Panel.from_prices(load_prices(SampleSource(("SP500", "NASDAQ"), None), (), 400).frames)
+panel = Panel.from_prices(load_prices(SampleSource(("SP500", "NASDAQ")), (), 400).frames)
 (fold,) = folds(panel, job.horizons, np.datetime64("2015-01-01"), None, 2000, job.warm_up)
 own = KerasForecaster(network, lookback=32, epochs=3).fit(fold.train)
 print(f"{own.parameters:,} parameters, quantiles included")

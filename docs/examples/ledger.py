@@ -40,7 +40,7 @@ print(
 # Evenings of the last quarter: issued before the outcome is known, scored when it is. `forecaster daily` does
 # this by itself; here the ledger is written by hand.
 job = load_job("desk.yaml")
-panel = Panel.from_prices(load_prices(SampleSource(("SP500", "NASDAQ"), None), (), 400).frames)
+panel = Panel.from_prices(load_prices(SampleSource(("SP500", "NASDAQ")), (), 400).frames)
 october = pd.Timestamp("2018-10-01").to_datetime64()
 model = job.build("lin").fit(fit_windows(panel, october, job.horizons, job.warm_up))
 with Ledger.open("ledger.db") as ledger:

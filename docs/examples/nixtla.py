@@ -17,7 +17,7 @@ from forecaster import (
 )
 
 # From: a long frame of closes, as it would come from any of those libraries.
-frames = load_prices(SampleSource(("SP500", "NASDAQ"), None), (), 400).frames
+frames = load_prices(SampleSource(("SP500", "NASDAQ")), (), 400).frames
 long = pd.concat(
     pd.DataFrame({"unique_id": symbol, "ds": frame.index, "y": frame["close"]})
     for symbol, frame in frames.items()

@@ -44,7 +44,7 @@ print("a lifted window of 4 sessions:")
 print(lifting(np.arange(12.0).reshape(1, 12, 1))[0, :, :, 0].astype(int))
 
 # The 2D kernel on the lifted series, and what it is in one dimension.
-closes = load_prices(SampleSource(("SP500",), None), (), 400).frames["SP500"]["close"]
+closes = load_prices(SampleSource(("SP500",)), (), 400).frames["SP500"]["close"]
 returns = np.diff(np.log(closes.to_numpy(dtype=np.float64)))
 kernel = np.random.default_rng(0).standard_normal((6, 3))
 image = convolve(returns, kernel, lifting, mode="valid", convention="correlation")

@@ -58,7 +58,7 @@ class TwoSpeedForecaster:
         return self.residuals.forecast(windows, self._scales(windows))
 
 
-panel = Panel.from_prices(load_prices(SampleSource(("SP500", "NASDAQ"), None), (), 400).frames)
+panel = Panel.from_prices(load_prices(SampleSource(("SP500", "NASDAQ")), (), 400).frames)
 over = folds(panel, (1, 5), np.datetime64("2012-01-01"), None, 504, warm_up=120)
 models = {"historical": HistoricalForecaster, "ewma": EwmaForecaster, "two_speed": TwoSpeedForecaster}
 table = pd.concat(forecast_table(one.model, one.fold.test, one.forecast) for one in backtest(models, over))

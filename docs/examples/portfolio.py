@@ -18,7 +18,7 @@ job = parse_job(
     """,
     "this script",
 )
-panel = Panel.from_prices(load_prices(SampleSource(SYMBOLS, None), (), 400).frames)
+panel = Panel.from_prices(load_prices(SampleSource(SYMBOLS), (), 400).frames)
 evening = Windows(panel, panel.last_rows(), job.horizons)
 train = fit_windows(panel, panel.calendar[-1], job.horizons, job.warm_up)
 forecast = job.build("lin").fit(train).predict(evening)

@@ -154,6 +154,17 @@ class Job(Spec):
     alerts: tuple[AnyAlert, ...] = ()
     """Who is told when something is wrong."""
 
+    def __repr__(self) -> str:
+        horizons = ", ".join(map(str, self.horizons))
+        models = ", ".join(model.name for model in self.models[:3])
+        others = f" and {len(self.models) - 3} others" if len(self.models) > 3 else ""
+        return (
+            f"Job({self.name}: {self.prices.kind} prices; horizons {horizons}; "
+            f"backtest from {self.backtest.start}; {models}{others})"
+        )
+
+    __str__ = __repr__
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if list(self.horizons) != sorted(set(self.horizons)):

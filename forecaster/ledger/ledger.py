@@ -85,6 +85,9 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"Ledger({self.name})"
+
     @property
     def name(self) -> str:
         """Where the ledger lies, without a password."""

@@ -144,6 +144,17 @@ class LoadedPrices:
     failures: dict[str, str]
     quarantined: dict[str, pd.DataFrame] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        ends = [day for frame in self.frames.values() for day in (frame.index[0], frame.index[-1])]
+        span = f", {min(ends):%Y-%m-%d} to {max(ends):%Y-%m-%d}" if ends else ""
+        names = ", ".join(list(self.frames)[:3]) or "no symbol"
+        others = f" and {len(self.frames) - 3} others" if len(self.frames) > 3 else ""
+        rows = sum(len(frame) for frame in self.frames.values())
+        return (
+            f"LoadedPrices({names}{others}: {rows:,} sessions{span}; "
+            f"{len(self.failures)} failed, {len(self.findings)} findings)"
+        )
+
 
 def load_prices(
     source: Source,

@@ -99,6 +99,9 @@ class FilesSource:
         self._symbols = tuple(symbols)
         self._as_of = as_of
 
+    def __repr__(self) -> str:
+        return f"FilesSource({self._place})"
+
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols asked for or, if none were, all that the files hold, sorted.
 

@@ -57,6 +57,9 @@ class SampleSource:
         self._symbols = tuple(symbols)
         self._as_of = None if as_of is None else pd.Timestamp(as_of)
 
+    def __repr__(self) -> str:
+        return f"SampleSource({', '.join(self._symbols)})"
+
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols asked for."""
         return self._symbols

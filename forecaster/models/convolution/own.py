@@ -80,6 +80,11 @@ class KerasForecaster:
         self.residuals = ResidualQuantiles(by_symbol=False)
         self.fitted: keras.Model | None = None
 
+    def __repr__(self) -> str:
+        state = "not fitted" if self.fitted is None else f"{self.parameters:,} parameters"
+        name = getattr(self.network, "__name__", "network")
+        return f"KerasForecaster({name}, lookback {self.lookback}; {state})"
+
     @property
     def parameters(self) -> int:
         """Number of weights and quantiles."""
