@@ -42,7 +42,7 @@ docs: setup-dev ## draw the pictures, write the reference, and build the pages o
 
 security: setup-dev ## look for what is unsafe in the code, and for known holes in the pins (asks a service)
 	.venv/bin/bandit --quiet --recursive --severity-level medium forecaster pipelines dashboards
-	.venv/bin/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+	.venv/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
 
 release-check: setup-dev ## build the wheel, install it alone on each Python here, and run the quickstart with it
 	.ci/release-check

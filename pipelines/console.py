@@ -52,6 +52,9 @@ _REFUSALS = {
 }  # fmt: skip
 """What a system says of a full disk, of a folder that may not be written to, and the like."""
 
+LONGEST = 1500
+"""Characters of a line about what went wrong; a value in it may be of any length."""
+
 WAYS_OUT = "make room, or allow it, and repeat"
 
 OK, FAILED, BAD_INPUT, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -118,7 +121,9 @@ def shown(text: str) -> str:
     """Make one line, which a terminal shows and does not obey, of what came from elsewhere."""
     from forecaster.redaction import one_line
 
-    return one_line(text)
+    line = one_line(text)
+    # The way out stands at the end.
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 405]} ... {line[-400:]}"
 
 
 def tell(message: str) -> None:

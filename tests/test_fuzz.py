@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pickle
 import shutil
+import sqlite3
 import warnings
+import zipfile
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -18,7 +24,14 @@ from hypothesis import HealthCheck, given, settings
 from planted import garch, prices
 from typer.testing import CliRunner, Result
 
+from forecaster.errors import TrackingError
+from forecaster.job import parse_job
+from forecaster.ledger import Ledger
+from forecaster.redaction import CONTROL
+from forecaster.tracking.saved import SavedModel, read_model, write_model
+from forecaster.windows import Panel
 from pipelines.cli import app
+from pipelines.train import fit_model
 
 FUZZ = settings(
     max_examples=80,
@@ -312,3 +325,242 @@ def test_a_price_store_that_is_damaged(data: st.DataObject, stored: Path, folder
         assert not output.exists()
         return
     judge(result, own, output, before)
+
+
+# ---------------------------------------------------------------------------------- ledgers and saved models
+
+READERS = ("status", "export", "backup", "reproduce")
+
+
+@pytest.fixture(scope="module")
+def issued(folder: Path) -> Path:
+    """A job whose ledger holds an evening: steps, forecasts, outcomes and scores, events and alerts."""
+    own = folder / "ledger"
+    own.mkdir()
+    frame = table()
+    frame.to_csv(own / "prices.csv", index=False)
+    job = {**JOB, "models": [{"kind": "historical"}], "horizons": [1], "workspace": str(own / "workspace")}
+    text = yaml.safe_dump({**job, "ledger": str(own / "ledger.db")})
+    (own / "job.yaml").write_text(text)
+    assert call("forecast", own / "job.yaml", "--output", own / "out").exit_code == 0
+    keys = ["model", "symbol", "origin", "horizon"]
+    rows = pd.read_parquet(own / "out" / "forecasts.parquet").drop(columns="y")
+    rows = rows.merge(pd.read_parquet(own / "out" / "tails.parquet"), on=keys)
+    last = frame.groupby("symbol")["close"].last()
+    rows = rows.assign(
+        model_version=f"fit-{frame['session'].max()}", late=False, close=rows["symbol"].map(last)
+    )
+    said = json.loads((own / "out" / "provenance.json").read_text())
+    day = rows["origin"].max().date()
+    with Ledger.open(own / "ledger.db") as ledger:
+        run = ledger.start_run("fuzzed", job_hash="abc", yaml=text, as_of=day, steps=("forecast", "score"))
+        with run.step("forecast", code_version="c") as step:
+            assert step is not None
+            ledger.issue(run, rows, data_version=said["data_version"], known_at=None, code_version="c")
+        happened = rows[["symbol", "origin", "horizon"]].assign(target=rows["origin"] + pd.Timedelta(days=1))
+        ledger.record_outcomes("fuzzed", happened.assign(y=0.01), data_version="d")
+        ledger.record_model_event(
+            "fuzzed", as_of=day, event="promotion", model="historical", version="1", reason="better"
+        )
+        ledger.record_alert("fuzzed", as_of=day, check="coverage", state="warn", reason="low")
+    shutil.rmtree(own / "out")
+    for reader in READERS:
+        assert read_ledger(own, reader).exit_code == 0, reader
+    (own / "copy").unlink()
+    (own / "export.csv").unlink()
+    return own
+
+
+def read_ledger(own: Path, reader: str) -> Result:
+    commands: dict[str, tuple[object, ...]] = {
+        "status": ("status", own / "job.yaml"),
+        "export": ("export", own / "job.yaml", "--output", own / "export.csv"),
+        "backup": ("ledger", "backup", own / "job.yaml", own / "copy"),
+        "reproduce": ("reproduce", "1", "--config", own / "job.yaml"),
+    }
+    return call(*commands[reader])
+
+
+def tamper(path: Path, data: st.DataObject) -> None:
+    """Change tables, columns or cells, as whoever owns the database can; triggers do not hold them."""
+    with closing(sqlite3.connect(path)) as database:
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f'DROP TRIGGER "{name}"')
+        database.execute("PRAGMA foreign_keys = OFF")
+        database.execute("PRAGMA ignore_check_constraints = ON")
+        names = [
+            name
+            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            if database.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone()
+        ]
+        for _ in range(data.draw(st.integers(1, 3))):
+            table = data.draw(st.sampled_from(names))
+            action = data.draw(st.sampled_from(["cell", "cell", "cell", "rows", "drop", "rename"]))
+            columns = [row[1] for row in database.execute(f'PRAGMA table_info("{table}")')]
+            column = data.draw(st.sampled_from(columns)) if columns else "none"
+            value = data.draw(
+                st.one_of(
+                    st.sampled_from([text for text in EVIL if "\ud7ff" not in text]),
+                    st.integers(-(2**63), 2**63 - 1),
+                    st.floats(),
+                    st.binary(max_size=4),
+                    st.none(),
+                )
+            )
+            with suppress(sqlite3.Error):
+                if action == "cell":
+                    database.execute(f'UPDATE "{table}" SET "{column}" = ?', (value,))
+                elif action == "rows":
+                    database.execute(f'DELETE FROM "{table}"')
+                elif action == "drop":
+                    database.execute(f'DROP TABLE "{table}"')
+                else:
+                    database.execute(f'ALTER TABLE "{table}" RENAME COLUMN "{column}" TO "other"')
+        database.commit()
+
+
+@settings(FUZZ, max_examples=100)
+@given(data=st.data())
+def test_a_ledger_that_is_damaged(data: st.DataObject, issued: Path, folder: Path) -> None:
+    own = folder / "ledger-damaged"
+    shutil.rmtree(own, ignore_errors=True)
+    shutil.copytree(issued, own)
+    job = (issued / "job.yaml").read_text().replace(str(issued), str(own))
+    (own / "job.yaml").write_text(job)
+    path = own / "ledger.db"
+    bytewise = data.draw(st.booleans())
+    if bytewise:
+        raw = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 5))):
+            where = data.draw(st.integers(0, len(raw) - 1))
+            raw[where : where + 1] = data.draw(st.binary(min_size=1, max_size=3))
+        if data.draw(st.booleans()):
+            raw = raw[: data.draw(st.integers(0, len(raw)))]
+        path.write_bytes(bytes(raw))
+    else:
+        tamper(path, data)
+    # What is made again is fitted again, which takes a second.
+    reader = data.draw(st.sampled_from([*READERS[:3] * 3, READERS[3]]))
+    before = path.read_bytes()
+    result = read_ledger(own, reader)
+    assert result.exit_code in (0, 1, 2), (result.exit_code, result.stderr)
+    assert "Traceback" not in result.stderr
+    assert "internal error" not in result.stderr, result.stderr
+    complaints = [line for line in result.stderr.splitlines() if line.startswith("forecaster: ")]
+    assert len(complaints) == (result.exit_code != 0), result.stderr
+    assert all(line.isprintable() and len(line) < 2000 for line in complaints)
+    assert not CONTROL.search(result.stdout.replace("\n", "")), "a terminal is told nothing"
+    assert (own / "export.csv").exists() == (reader == "export" and result.exit_code == 0)
+    assert (own / "copy").exists() == (reader == "backup" and result.exit_code == 0)
+    if not bytewise:
+        assert path.read_bytes() == before, "who reads changes nothing"
+    assert not Path("executed").exists()
+    assert not list(folder.parent.rglob("executed"))
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "historical": {"kind": "historical"},
+    "ewma_fhs": {"kind": "ewma_fhs"},
+    "ridge": {"kind": "ridge", "lags": 3, "penalty": 1.0},
+    "both": {"kind": "combination", "name": "both", "members": ["historical", "ridge"]},
+}
+
+
+@pytest.fixture(scope="module")
+def fitted(folder: Path) -> Path:
+    own = folder / "models"
+    frames = {f"S{seed}": prices(garch(330, seed)) for seed in range(2)}
+    panel = Panel.from_prices(frames)
+    job = parse_job(yaml.safe_dump({**JOB, "models": list(MODELS.values())}), "job")
+    for name in MODELS:
+        model = fit_model(job, name, panel, panel.calendar[-1])
+        write_model(own / name, SavedModel(job, name, model))
+        assert read_model(own / name).name == name
+    return own
+
+
+class Poison:
+    """What is unpickled runs a command."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
+
+
+def poisoned(path: Path) -> None:
+    """Put in the place of a saved file another of its kind that would run a command, were it unpickled."""
+    poison = np.array([Poison()], dtype=object)
+    if path.suffix == ".npz":
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=True, **dict.fromkeys(arrays, poison))
+    elif path.suffix == ".skops":
+        with zipfile.ZipFile(path) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        schema = json.loads(files["schema.json"])
+        schema.update({"__class__": "system", "__module__": "os", "__loader__": "FunctionNode"})
+        files["schema.json"] = json.dumps(schema).encode()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    else:
+        path.write_bytes(pickle.dumps(Poison()))
+
+
+@settings(FUZZ, max_examples=100)
+@given(data=st.data())
+def test_a_saved_model_that_is_damaged(data: st.DataObject, fitted: Path, folder: Path) -> None:
+    """It is made again or refused as damaged. (The registry compares hashes before it comes to this.)"""
+    own = folder / "model-damaged"
+    shutil.rmtree(own, ignore_errors=True)
+    shutil.copytree(fitted / data.draw(st.sampled_from(sorted(MODELS))), own)
+    files = sorted(path for path in own.rglob("*") if path.is_file())
+    path = data.draw(st.sampled_from(files))
+    raw = bytearray(path.read_bytes())
+    action = data.draw(st.sampled_from(["cut", "bytes", "remove", "poison", "other", "link", "json"]))
+    if action == "remove":
+        path.unlink()
+    elif action == "cut":
+        path.write_bytes(bytes(raw[: data.draw(st.integers(0, len(raw) - 1))]))
+    elif action == "poison":
+        poisoned(path)
+    elif action == "other":
+        path.write_bytes(data.draw(st.sampled_from(files)).read_bytes())
+    elif action == "link":
+        path.unlink()
+        path.symlink_to("/dev/null")
+    elif action == "json":
+        content = json.loads((own / "job.json").read_text())
+        *above, last = data.draw(st.sampled_from(list(paths(content))))
+        node = content
+        for key in above:
+            node = node[key]
+        node[last] = data.draw(ODD)
+        (own / "job.json").write_text(json.dumps(content))
+    else:
+        for _ in range(data.draw(st.integers(1, 5))):
+            where = data.draw(st.integers(0, len(raw) - 1))
+            raw[where : where + 1] = data.draw(st.binary(min_size=1, max_size=3))
+        path.write_bytes(bytes(raw))
+    before = contents(own)
+    refused = ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read_model(own)
+    except TrackingError as error:
+        refused = str(error)
+    if refused:
+        assert str(own) in refused
+        assert len(refused.splitlines()) == 1
+        assert len(refused) < 2000
+    assert refused or action != "poison"
+    assert contents(own) == before
+    assert not Path("executed").exists()
+    assert not list(folder.parent.rglob("executed"))
+
+
+def test_what_is_poisoned_would_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickle.dumps(Poison()))
+    assert Path("executed").exists()

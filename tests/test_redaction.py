@@ -1,4 +1,4 @@
-"""Whatever the environment keeps secret is masked, however it is written; all else stays as it is."""
+"""Whatever the environment keeps secret is masked, however it is written; a line stays one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from forecaster.redaction import MASK, redact, secret_variables
+from forecaster.redaction import CONTROL, MASK, one_line, redact, secret_variables
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zs")), min_size=4, max_size=30)
 
@@ -66,3 +66,19 @@ def test_credentials_in_addresses_are_masked_whatever_the_environment(text: str,
 def test_the_password_of_a_url_in_the_environment_is_masked_without_its_url() -> None:
     environment = {"HTTPS_PROXY": "http://me:p%40ssw0rd@proxy:3128"}
     assert redact("proxy refused p@ssw0rd or p%40ssw0rd", environment) == f"proxy refused {MASK} or {MASK}"
+
+
+@given(st.text())
+def test_a_line_is_one_line_that_a_terminal_does_not_obey(text: str) -> None:
+    line = one_line(text)
+    assert not CONTROL.search(line)
+    assert len(line.splitlines()) <= 1
+    assert one_line(line) == line
+    if text.isprintable() and "=" not in text and "@" not in text:
+        assert line == " ".join(text.split())
+
+
+def test_what_a_line_shows_instead() -> None:
+    said = "red\x1b[31m\nforecaster: done\t\u202eon\ud800"
+    assert one_line(said) == "red\\x1b[31m forecaster: done \\u202eon\\ud800"
+    assert one_line("日経 e\u0301 naïve 👍🏽") == "日経 e\u0301 naïve 👍🏽"

@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from forecaster.errors import TrackingError
 from forecaster.job import Job
+from forecaster.job.base import shorten
 from forecaster.models.base import Forecaster
+from forecaster.redaction import one_line
 
 __all__ = ["SavedModel", "folder_hash", "read_model", "registered_name", "write_model"]
 
@@ -62,9 +64,15 @@ def read_model(folder: Path) -> SavedModel:
         job, name = Job.model_validate(content["job"]), content["model"]
         model = job.build(name)
     except (OSError, ValueError, KeyError, TypeError, StopIteration, ValidationError) as error:
-        raise TrackingError(f"{folder}: not a saved model, or a damaged one: {error}") from error
+        raise TrackingError(
+            f"{folder}: not a saved model, or a damaged one: {shorten(one_line(str(error)))}; "
+            "restore it from a backup, or train again"
+        ) from error
     try:
         return SavedModel(job, name, model.load(folder / LEARNED))
     # What a cut file does to NumPy, zip and Keras is of many types.
     except Exception as error:
-        raise TrackingError(f"{folder}: a damaged model: {error}") from error
+        raise TrackingError(
+            f"{folder}: a damaged model: {shorten(one_line(str(error)))}; "
+            "restore it from a backup, or train again"
+        ) from error
