@@ -115,9 +115,8 @@ def test_python_of_the_readme_runs(
 def test_the_readme_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_prices(Path("prices.csv"))
-    calendars = Calendars()
-    last = calendars.last_finished_session("AAPL", datetime.datetime.now(datetime.UTC))
-    days = [day.date() for day in calendars.sessions("AAPL", datetime.date(2010, 1, 4), last)]
+    until = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=2)
+    days = [day.date() for day in Calendars().sessions("AAPL", datetime.date(2010, 1, 4), until)]
     listings = {symbol: Listing(calm_and_wild(days)) for symbol in ("AAPL", "MSFT", "^GSPC")}
     with YahooServer(listings) as yahoo, Reader(monkeypatch) as reader:
         monkeypatch.setenv("FORECASTER_YAHOO_GATEWAY", yahoo.url)
