@@ -6,9 +6,10 @@ import pandas as pd
 
 from dashboards import elements, sources
 from dashboards.sources import Place
-from forecaster.report.style import MISSING, count, price
+from forecaster.report.style import MISSING, count, day, price
+from forecaster.report.tables import restated_symbols
 
-__all__ = ["restated_rows", "show"]
+__all__ = ["show"]
 
 LISTED = 200
 
@@ -58,13 +59,15 @@ def show(place: Place) -> None:
             ["symbol", "reason"],
             [[row["symbol"], row["reason"]] for row in results.failures.head(LISTED).to_dict("records")],
         )
-    if results.restatements is not None and len(results.restatements):
+    if restated := restated_symbols(results):
         elements.section("Restated since", "Numbers that the source changed after forecasts had seen them.")
-        rows = restated_rows(results.restatements)
         elements.table(
-            elements.counted(len(rows), "symbol", LISTED),
+            elements.counted(len(restated), "symbol", LISTED),
             ["symbol", "sessions", "numbers", "first", "last"],
-            rows[:LISTED],
+            [
+                [row.symbol, count(row.sessions), count(row.numbers), day(row.first), day(row.last)]
+                for row in restated[:LISTED]
+            ],
             numbers=["sessions", "numbers"],
         )
     if len(aside):
@@ -73,22 +76,9 @@ def show(place: Place) -> None:
             elements.counted(len(aside), "session", LISTED),
             ["symbol", "session", "close", "codes"],
             [
-                [row["symbol"], MISSING if pd.isna(row["session"]) else f"{row['session']:%Y-%m-%d}",
-                 price(row["close"]), row["codes"]]
+                [row["symbol"], day(row["session"]), price(row["close"]), row["codes"]]
                 for row in aside.head(LISTED).to_dict("records")
             ],
             numbers=["close"],
         )  # fmt: skip
     elements.notes(results.missing)
-
-
-def restated_rows(table: pd.DataFrame) -> list[list[str]]:
-    """Sum up restatements by symbol, the most sessions first."""
-    found = [
-        (part["session"].nunique(), str(symbol), len(part), part["session"].min(), part["session"].max())
-        for symbol, part in table.groupby("symbol")
-    ]
-    return [
-        [symbol, count(sessions), count(numbers), f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"]
-        for sessions, symbol, numbers, first, last in sorted(found, key=lambda one: (-one[0], one[1]))
-    ]

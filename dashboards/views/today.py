@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pandas as pd
 
 from dashboards import elements, sources
 from dashboards.sources import Place, late_words
 from forecaster.monitoring import is_delivery, remedy
-from forecaster.report.style import MISSING, count, seconds
+from forecaster.report.style import MISSING, count, day, seconds
 
 __all__ = ["evening_rows", "show", "stale_symbols", "state_of_checks", "step_rows"]
 
@@ -64,7 +63,7 @@ def show(place: Place) -> None:
             "State of each check",
             ["check", "state", "evening", "reason"],
             [
-                [row["check"], STATES.get(row["state"], row["state"]), _day(row["as_of"]), row["reason"]]
+                [row["check"], STATES.get(row["state"], row["state"]), day(row["as_of"]), row["reason"]]
                 for row in checks.to_dict("records")
             ],
         )
@@ -76,7 +75,7 @@ def show(place: Place) -> None:
         elements.table(
             elements.counted(len(behind), "symbol", LISTED),
             ["symbol", "last forecast from"],
-            [[row["symbol"], _day(row["origin"])] for row in behind.head(LISTED).to_dict("records")],
+            [[row["symbol"], day(row["origin"])] for row in behind.head(LISTED).to_dict("records")],
         )
     if len(status):
         elements.section("The last evening", "Every attempt at every step, the newest first.")
@@ -108,7 +107,7 @@ def show(place: Place) -> None:
             "Changes of the model",
             ["evening", "event", "model", "version", "reason"],
             [
-                [_day(row["as_of"]), row["event"], row["model"], row["version"], row["reason"]]
+                [day(row["as_of"]), row["event"], row["model"], row["version"], row["reason"]]
                 for row in events.iloc[::-1].head(LISTED).to_dict("records")
             ],
         )
@@ -126,7 +125,7 @@ def _evening(status: pd.DataFrame) -> tuple[str, str, str]:
             f"The last evening is not whole: {', '.join(failed)} failed. The reason stands below.", bad=True
         )
     word = f"{len(failed)} failed" if failed else "nothing failed"
-    return "Last evening", _day(last["as_of"].iloc[0]), f"{done} of {len(final)} steps done, {word}"
+    return "Last evening", day(last["as_of"].iloc[0]), f"{done} of {len(final)} steps done, {word}"
 
 
 def _freshness(place: Place, table: pd.DataFrame, source: str) -> list[tuple[str, str, str]]:
@@ -134,7 +133,7 @@ def _freshness(place: Place, table: pd.DataFrame, source: str) -> list[tuple[str
     age = sources.age_of(place.job, table, datetime.now(UTC))
     if age.sessions > (STALE_AFTER if age.known else STALE_WEEKDAYS):
         elements.note(
-            f"These forecasts are old: the last origin is {_day(age.origin)}, {age.words} ago. "
+            f"These forecasts are old: the last origin is {day(age.origin)}, {age.words} ago. "
             "New prices, or a new evening, are missing.",
             bad=True,
         )
@@ -144,7 +143,7 @@ def _freshness(place: Place, table: pd.DataFrame, source: str) -> list[tuple[str
     models = sorted(table["model"].unique())
     named = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
     return [
-        ("Newest forecasts", _day(table["origin"].max()), f"{age.words} ago, {source}"),
+        ("Newest forecasts", day(table["origin"].max()), f"{age.words} ago, {source}"),
         ("Symbols", count(table["symbol"].nunique()), elements.counted(len(table), "forecast")),
         ("Models", named, f"horizons {horizons}"),
     ]
@@ -172,9 +171,5 @@ def evening_rows(status: pd.DataFrame) -> list[list[str]]:
         failed = states["step"][states["status"] == "failed"].tolist()
         done = int(states["status"].isin(["done", "skipped"]).sum())
         pending = int((states["status"] == "pending").sum())
-        rows.append([_day(as_of), count(done), count(len(failed)), count(pending), ", ".join(failed)])
+        rows.append([day(as_of), count(done), count(len(failed)), count(pending), ", ".join(failed)])
     return rows[::-1]
-
-
-def _day(value: Any) -> str:
-    return f"{value:%Y-%m-%d}"

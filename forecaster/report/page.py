@@ -24,7 +24,6 @@ from forecaster.report import charts, style, words
 from forecaster.report.backtest import REGIME_ORIGINS
 from forecaster.report.charts import sessions
 from forecaster.report.results import Results
-from forecaster.report.style import MISSING
 from forecaster.report.tables import (
     LeaderboardRow,
     Outlook,
@@ -32,6 +31,7 @@ from forecaster.report.tables import (
     horizon_verdicts,
     leaderboard,
     outlooks,
+    restated_symbols,
     scores_of,
     seen_lags,
     seen_periods,
@@ -178,24 +178,6 @@ def _response_chart(
     )
 
 
-def _restated(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Restatements by symbol, the most sessions first."""
-    groups = table.groupby("symbol")
-    rows = [
-        {
-            "symbol": symbol,
-            "sessions": part["session"].nunique(),
-            "numbers": len(part),
-            "first": part["session"].min(),
-            "last": part["session"].max(),
-            "largest": float((part["new"] / part["old"] - 1.0).abs().where(part["old"] > 0).max()),
-            "fetched": str(part["new_fetched_at"].max())[:19],
-        }
-        for symbol, part in groups
-    ]
-    return sorted(rows, key=lambda row: (-row["sessions"], row["symbol"]))
-
-
 def _breakable(text: object) -> Markup:
     """Let a name break after its own separators, and only there, where its column is narrow."""
     return Markup(re.sub(r"([_\-./:])(?=[^_\-./:])", r"\1<wbr>", str(escape(text))))  # nosec B704  # escaped
@@ -229,12 +211,12 @@ def _environment() -> Environment:
         style.ratio,
         style.price,
         style.count,
+        style.day,
         style.seconds,
         style.p_value,
     )
     environment.filters |= {function.__name__: function for function in formats}
     environment.filters |= {"sessions": sessions, "short": _short, "breakable": _breakable}
-    environment.filters |= {"day": lambda day: MISSING if pd.isna(day) else f"{day:%Y-%m-%d}"}
     environment.tests["finite"] = lambda value: isinstance(value, int | float) and math.isfinite(value)
     return environment
 
@@ -269,7 +251,7 @@ def render(results: Results) -> str:
     tracked = track_record(results)
     tracked_model = tracked[0].model if tracked else ""
     seen = seen_side_by_side(results)
-    restated = _restated(results.restatements) if results.restatements is not None else []
+    restated = restated_symbols(results)
     gains = results.backtest.crps_ratio_by_year(challenger, results.baselines)
     pooled = scores_of(results)
     coverage_rows: list[dict[str, Any]] = [

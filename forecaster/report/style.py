@@ -16,6 +16,7 @@ __all__ = [
     "count",
     "css_variables",
     "dark_of_light",
+    "day",
     "p_value",
     "percent",
     "plotly_text",
@@ -209,6 +210,11 @@ def _write(value: object, pattern: str, scale: float = 1.0) -> str:
     text = pattern.format(value * scale)
     # "-0.00" says a sign that the digits do not show.
     return text.replace("-", "", 1) if text.startswith("-") and not text.strip("-0.,%") else text
+
+
+def day(date: Any) -> str:
+    """Write a date, of the standard library or of pandas, as YYYY-MM-DD; NaT and None as missing."""
+    return MISSING if date is None or date != date else f"{date:%Y-%m-%d}"
 
 
 def percent(value: float | None, decimals: int = 2) -> str:

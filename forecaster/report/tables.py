@@ -20,11 +20,13 @@ __all__ = [
     "LeaderboardCell",
     "LeaderboardRow",
     "Outlook",
+    "RestatedSymbol",
     "Seen",
     "TrackRow",
     "horizon_verdicts",
     "leaderboard",
     "outlooks",
+    "restated_symbols",
     "scores_of",
     "seen_lags",
     "seen_periods",
@@ -192,6 +194,32 @@ class TrackRow:
     backtest_coverage: tuple[float, ...]
     hits: tuple[float, ...]
     backtest_hits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RestatedSymbol:
+    """What a source changed in the history of one symbol.
+
+    Parameters
+    ----------
+    symbol : str
+    sessions, numbers : int
+        How many sessions, and how many numbers in them.
+    first, last : Timestamp
+        The first and the last of the sessions.
+    largest : float
+        Largest relative change; NaN where nothing positive was changed.
+    fetched : str
+        When the last change was seen, in UTC.
+    """
+
+    symbol: str
+    sessions: int
+    numbers: int
+    first: pd.Timestamp
+    last: pd.Timestamp
+    largest: float
+    fetched: str
 
 
 @dataclass(frozen=True)
@@ -384,6 +412,25 @@ def track_record(results: Results) -> list[TrackRow]:
     # What is in use first: the champion, then the best baselines.
     first = {name: place for place, name in enumerate([results.champion, *results.baselines.values()][::-1])}
     return sorted(rows, key=lambda row: (-first.get(row.model, -1), row.model, row.horizon))
+
+
+def restated_symbols(results: Results) -> list[RestatedSymbol]:
+    """Sum up restatements by symbol, the most sessions first."""
+    if results.restatements is None:
+        return []
+    rows = [
+        RestatedSymbol(
+            symbol=str(symbol),
+            sessions=part["session"].nunique(),
+            numbers=len(part),
+            first=part["session"].min(),
+            last=part["session"].max(),
+            largest=float((part["new"] / part["old"] - 1.0).abs().where(part["old"] > 0).max()),
+            fetched=str(part["new_fetched_at"].max())[:19],
+        )
+        for symbol, part in results.restatements.groupby("symbol")
+    ]
+    return sorted(rows, key=lambda row: (-row.sessions, row.symbol))
 
 
 def seen_side_by_side(results: Results) -> Seen:

@@ -18,6 +18,9 @@ __all__ = [
     "Chart",
     "Figure",
     "interval_ends",
+    "labelled_columns",
+    "labelled_rows",
+    "level",
     "named_rows",
     "rounded",
     "sessions",
@@ -104,6 +107,41 @@ def upright(x: float, colour: str, **line: Any) -> dict[str, Any]:
         "yref": "paper",
         "layer": "below",
         "line": {"color": colour, "width": 1, **line},
+    }
+
+
+def level(y: float, colour: str, **line: Any) -> dict[str, Any]:
+    """Make a horizontal line through the whole width."""
+    return {
+        "type": "line",
+        "x0": 0,
+        "x1": 1,
+        "xref": "paper",
+        "y0": y,
+        "y1": y,
+        "line": {"color": colour, "width": 1, **line},
+    }
+
+
+def labelled_columns(names: Sequence[str], shown: int, title: str) -> dict[str, Any]:
+    """Make the horizontal axis of an image, of whose columns about so many are named."""
+    step = -(-len(names) // shown)
+    return {
+        "tickvals": list(range(0, len(names), step)),
+        "ticktext": [plotly_text(name) for name in list(names)[::step]],
+        "tickangle": 0,
+        "showgrid": False,
+        "title": {"text": title},
+    }
+
+
+def labelled_rows(names: Sequence[str]) -> dict[str, Any]:
+    """Make the vertical axis of an image, the first row on top."""
+    return {
+        "tickvals": list(range(len(names))),
+        "ticktext": [plotly_text(name) for name in names],
+        "autorange": "reversed",
+        "showgrid": False,
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from forecaster.report.backtest import COVERAGE_COLUMNS, PIT_EDGES
-from forecaster.report.charts.base import INTERVAL_MARKS, Chart, Figure, rounded
+from forecaster.report.charts.base import INTERVAL_MARKS, Chart, Figure, level, rounded
 from forecaster.report.style import LIGHT, count, percent, plotly_text, ratio
 from forecaster.scores import COVERAGES
 
@@ -98,10 +98,7 @@ def _coverage_lines(
             line={"color": colour, "width": 1.8}, marker={"size": 7, "color": colour, "symbol": symbol},
             name=f"{percent(nominal, 0)} interval",
         )  # fmt: skip
-        shapes.append(
-            {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": nominal, "y1": nominal,
-             "layer": "below", "line": {"color": LIGHT.muted, "width": 1, "dash": "dash"}}
-        )  # fmt: skip
+        shapes.append({**level(nominal, LIGHT.muted, dash="dash"), "layer": "below"})
     figure.arrange(
         height=250,
         yaxis={"range": [min(0.4, lowest - 0.05), 1.02], "tickformat": ".0%", "tickvals": list(COVERAGES),
@@ -193,8 +190,7 @@ def crps_ratio_by_year(table: pd.DataFrame, baseline: str, limits: tuple[float, 
         height=230,
         xaxis=_year_axis(years),
         yaxis={"range": [min(low, -0.1) - margin, max(high, 0.1) + margin], "ticksuffix": "%", "nticks": 5},
-        shapes=[{"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": 0, "y1": 0,
-                 "line": {"color": LIGHT.ink, "width": 1}}],
+        shapes=[level(0, LIGHT.ink)],
     )  # fmt: skip
     best, worst = (f"{years[k]} ({ratio(float(ratios[k]))})" for k in (ratios.argmin(), ratios.argmax()))
     return Chart(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from forecaster.report.charts.base import Chart, Figure, rounded
+from forecaster.report.charts.base import Chart, Figure, labelled_columns, labelled_rows, level, rounded
 from forecaster.report.style import LIGHT, plotly_text
 
 __all__ = ["frequency_response", "lag_map", "lag_weights", "matrix"]
@@ -46,8 +46,7 @@ def lag_weights(weights: pd.DataFrame) -> Chart:
         xaxis={"autorange": "reversed", "tickformat": "d", "showgrid": False,
                "title": {"text": "sessions before the origin"}},
         yaxis={"nticks": 5, "tickformat": ".3~g"},
-        shapes=[{"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": 0, "y1": 0,
-                 "line": {"color": LIGHT.ink, "width": 1}}],
+        shapes=[level(0, LIGHT.ink)],
     )  # fmt: skip
     heaviest = int(np.nanargmax(np.abs(values))) if np.isfinite(values).any() else 0
     return Chart(
@@ -82,16 +81,12 @@ def lag_map(sizes: pd.DataFrame) -> Chart:
                for lag, value in zip(lags, row, strict=True)]
               for channel, row in zip(channels, values, strict=True)],
     )  # fmt: skip
-    step = -(-len(lags) // 10)
+    columns = labelled_columns([str(lag) for lag in lags], 10, "sessions before the origin")
     figure.arrange(
         height=90 + 19 * max(len(channels), 3),
-        xaxis={"tickvals": list(range(0, len(lags), step)), "ticktext": [str(lag) for lag in lags[::step]],
-               "tickangle": 0, "showgrid": False, "autorange": "reversed",
-               "title": {"text": "sessions before the origin"}},
-        yaxis={"tickvals": list(range(len(channels))),
-               "ticktext": [plotly_text(name.replace("_", " ")) for name in channels],
-               "autorange": "reversed", "showgrid": False},
-    )  # fmt: skip
+        xaxis={**columns, "autorange": "reversed"},
+        yaxis=labelled_rows([name.replace("_", " ") for name in channels]),
+    )
     total = np.nansum(np.square(values))
     by_channel = np.nansum(np.square(values), axis=1) / total if total > 0 else np.zeros(len(channels))
     newest = float(np.nansum(np.square(values[:, 0])) / total) if total > 0 else 0.0
@@ -176,14 +171,11 @@ def matrix(
                for column, value in zip(columns, row, strict=True)]
               for name, row in zip(rows, values, strict=True)],
     )  # fmt: skip
-    step = -(-len(columns) // 8)
     figure.arrange(
         height=90 + 22 * max(values.shape[0], 3),
-        xaxis={"tickvals": list(range(0, len(columns), step)), "tickangle": 0, "showgrid": False,
-               "ticktext": [plotly_text(name) for name in list(columns)[::step]], "title": {"text": title}},
-        yaxis={"tickvals": list(range(len(rows))), "ticktext": [plotly_text(name) for name in rows],
-               "autorange": "reversed", "showgrid": False},
-    )  # fmt: skip
+        xaxis=labelled_columns(columns, 8, title),
+        yaxis=labelled_rows(rows),
+    )
     span = f"values from {values[np.isfinite(values)].min():.4g} to {values[np.isfinite(values)].max():.4g}"
     return Chart(
         figure.plain(),
