@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from forecaster.errors import DataError, ParameterError
+from forecaster.files import whole
 from forecaster.quantiles import (
     LEVELS,
     TAIL_COLUMNS,
@@ -328,14 +328,10 @@ def write_export(newest: Newest, job: str, path: Path) -> int:
         content = to_csv(table)
     else:
         raise ParameterError(f"an export is a .csv or an .xlsx file. Received: {path}")
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(path)
+        with whole(path) as part:
+            part.write_bytes(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise DataError(
             f"the export cannot be written to {path}: {error.strerror or error}; name another file"
         ) from None

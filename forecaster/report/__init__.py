@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from forecaster.files import whole
+
 __all__ = ["write_report"]
 
 
@@ -40,8 +42,6 @@ def write_report(results: Path, output: Path) -> Path:
     from forecaster.report.results import read_results
 
     html = render(read_results(results))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(output.name + ".part")
-    part.write_text(html, encoding="utf-8", newline="\n")
-    part.replace(output)
+    with whole(output) as part:
+        part.write_text(html, encoding="utf-8", newline="\n")
     return output

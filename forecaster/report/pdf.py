@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from forecaster.errors import ReportError
+from forecaster.files import whole
 
 __all__ = ["BROWSERS", "QUIET", "find_chromium", "write_pdf"]
 
@@ -69,7 +70,7 @@ def write_pdf(html: Path, output: Path) -> Path:
             "a PDF needs Chromium, Chrome or Edge on the path. Received: none; install one, or print "
             f"{html} from any browser"
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)  # refused before the browser takes its time
     with tempfile.TemporaryDirectory(prefix="forecaster-print-") as folder:
         part = Path(folder) / "report.pdf"
         command = [
@@ -97,8 +98,7 @@ def write_pdf(html: Path, output: Path) -> Path:
                 f"{browser} did not print {html} (exit code {run.returncode}): {said}; print it from any "
                 "browser"
             )
-        # Another file system may hold the output: copied beside it, then put in its place at once.
-        beside = output.with_name(output.name + ".part")
-        shutil.copyfile(part, beside)
-        beside.replace(output)
+        # Another file system may hold the output.
+        with whole(output) as beside:
+            shutil.copyfile(part, beside)
     return output
