@@ -666,7 +666,7 @@ def test_the_command_serves_on_loopback_alone_and_ends(config: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["none.yaml"], "none.yaml: no such job file"),
+        (["none.yaml"], "none.yaml: no such job file; name one, such as configs/quickstart.yaml"),
         (
             ["{config}", "--address", "everywhere"],
             "--address is an IP address, such as 127.0.0.1. Received: 'everywhere'",
