@@ -31,6 +31,7 @@ lint: setup-dev ## check style, types and the direction of imports
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/mypy docs/examples/*.py
 	.venv/bin/lint-imports
 
 check: lint test-all ## check everything: run this before a commit
