@@ -264,12 +264,14 @@ def validate(config: Config, debug: Debug = False) -> None:
 
 @app.command()
 def explain(config: Config, debug: Debug = False) -> None:
-    """Say how each convolution will be computed: execution, receptive field, parameters and cost."""
+    """Say how each convolution will be computed: execution, receptive field, parameters, cost and memory."""
     with console.errors(debug):
         job = console.load(config)
+        from datetime import date
+
         from pipelines.explain import explain_job
 
-        print(explain_job(job))
+        print(explain_job(job, date.today()))
 
 
 @app.command()

@@ -1,6 +1,8 @@
-"""How the convolutions of a job will be computed, and why; nothing is run."""
+"""How the convolutions of a job will be computed, and why, and what memory it takes; nothing is run."""
 
 from __future__ import annotations
+
+from datetime import date
 
 from forecaster.job import CombinationModel, ConvolutionModel, Job
 from forecaster.models.convolution.inputs import CHANNELS, VARIANCE_CHANNELS
@@ -10,8 +12,15 @@ from pipelines.memory import explain_memory
 __all__ = ["explain_job"]
 
 
-def explain_job(job: Job) -> str:
-    """Say, for each convolution of a job, what the planner chose for each layer and what that costs."""
+def explain_job(job: Job, until: date) -> str:
+    """Say, for each convolution of a job, what the planner chose for each layer and what that costs.
+
+    Parameters
+    ----------
+    job : Job
+    until : date
+        Of the last session that its memory is stated for.
+    """
     blocks = [
         f"{job.name}: {len(job.models)} models, horizons {', '.join(map(str, job.horizons))}, lookback "
         f"{job.lookback}; an origin needs {job.warm_up} sessions up to it\n"
@@ -30,7 +39,7 @@ def explain_job(job: Job) -> str:
     for portfolio, weights in job.portfolios.items():
         held = ", ".join(f"{weight:g} of {symbol}" for symbol, weight in weights.items())
         blocks.append(f"portfolio {portfolio}: {held}, brought back to that at every close")
-    blocks.append(explain_memory(job))
+    blocks.append(explain_memory(job, until))
     for spec in job.models:
         if isinstance(spec, ConvolutionModel):
             of_variance = len(VARIANCE_CHANNELS) if spec.target == "variance" else 0

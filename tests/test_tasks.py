@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import pytest
-from clusters import dask_cluster, ray_cluster
+from clusters import dask_cluster, ray_cluster, wait_until
 from planted import garch, prices
 
 from forecaster.engine import Engine
@@ -105,13 +107,13 @@ def test_threads_give_the_same_bits(data: JobData, alone: dict[str, bytes], tmp_
     assert bits(run(job_of(tmp_path, "{kind: threading, workers: 2}"), data)) == alone
 
 
-def command(pid: int) -> bytes:
+def command_of(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def children() -> list[int]:
+def children(of: int | str = "self") -> list[int]:
     found = []
-    for task in Path("/proc/self/task").iterdir():
+    for task in Path(f"/proc/{of}/task").iterdir():
         found += [int(pid) for pid in (task / "children").read_text().split()]
     return found
 
@@ -126,9 +128,7 @@ def test_processes_give_the_same_bits_with_one_killed(
         # Once the walk is under way and not near its end.
         if what != "GARCH" and done == 3 and not killed:
             assert total == 12
-            workers = [
-                pid for pid in children() if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            ]
+            workers = [pid for pid in children() if b"popen_loky" in command_of(pid)]
             killed.append(workers[0])
             os.kill(workers[0], signal.SIGKILL)
 
@@ -184,6 +184,42 @@ def test_networks_give_the_same_bits_on_two_workers(data: JobData, tmp_path: Pat
     one = bits(run(job_of(tmp_path, models=NETWORK), data))
     assert len(one["weights"]) > 1000
     assert bits(run(job_of(tmp_path, "{workers: 2}", NETWORK), data)) == one
+
+
+@pytest.mark.parametrize("whom", ["the process", "all of the terminal"])
+def test_an_interrupted_backtest_leaves_no_worker_and_no_half_written_result(
+    whom: str, data: JobData, tmp_path: Path
+) -> None:
+    frames = [frame.reset_index().assign(symbol=name) for name, frame in data.prices.frames.items()]
+    pd.concat(frames)[["symbol", "session", "close"]].to_csv(tmp_path / "prices.csv", index=False)
+    text = JOB % (
+        tmp_path / "workspace",
+        "{kind: historical}, {kind: boosting, iterations: 9000}",
+        "{workers: 2}",
+    )
+    text = text.replace("{kind: sample}", "{kind: files, path: prices.csv}")
+    (tmp_path / "job.yaml").write_text(text)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scores.csv").write_text("the last whole result")
+    command = [sys.executable, "-m", "pipelines.cli", "backtest", str(tmp_path / "job.yaml")]
+    command += ["--output", str(tmp_path / "out")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as main:
+        # The first model is written, and the workers are at the second, which takes minutes.
+        wait_until(lambda: any((tmp_path / "workspace").glob(".backtest-*/forecasts.parquet")))
+        workers = children(main.pid)
+        assert sum(b"popen_loky" in command_of(pid) for pid in workers) == 2
+        assert any((tmp_path / "workspace").glob(".panel-*"))
+        if whom == "the process":
+            main.send_signal(signal.SIGINT)
+        else:
+            os.killpg(main.pid, signal.SIGINT)
+        _, said = main.communicate(timeout=120)
+    assert main.returncode == 130, said
+    assert "Traceback" not in said
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scores.csv"]
+    assert (tmp_path / "out" / "scores.csv").read_text() == "the last whole result"
+    assert list((tmp_path / "workspace").iterdir()) == []
 
 
 class FullDisk(EwmaForecaster):

@@ -321,9 +321,29 @@ def _proportional(pid: int) -> int:
 
 
 def _run(side: str, options: argparse.Namespace, count: int, workers: int | None = None) -> dict[str, Any]:
-    """Run a side in a process of its own, and watch its memory and that of its workers."""
+    """Run a side in a process of its own, and watch it."""
     command = [sys.executable, __file__, "--side", side, "--folder", str(options.folder.resolve())]
     command += ["--count", str(count), "--workers", str(workers or options.workers)]
+    said, measured = watched(command)
+    result: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return result | measured
+
+
+def watched(command: list[str]) -> tuple[str, dict[str, float]]:
+    """Run a command, and measure it and what it starts.
+
+    Returns
+    -------
+    said : str
+        What it printed.
+    measured : dict of str to float
+        ``seconds``, ``cpu_seconds`` and ``peak_gib``, of all processes together.
+
+    Raises
+    ------
+    SystemExit
+        If it fails.
+    """
     before, begun = os.times(), time.perf_counter()
     peak, over = [0], threading.Event()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -338,12 +358,10 @@ def _run(side: str, options: argparse.Namespace, count: int, workers: int | None
         over.set()
         watcher.join()
     if process.returncode:
-        raise SystemExit(f"{side} with {count} symbols ended with {process.returncode}")
-    after = os.times()
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    seconds, after = time.perf_counter() - begun, os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    result: dict[str, Any] = json.loads(said.splitlines()[-1])
-    seconds = time.perf_counter() - begun
-    return result | {"seconds": seconds, "cpu_seconds": cpu, "peak_gib": peak[0] / 2**20}
+    return said, {"seconds": seconds, "cpu_seconds": cpu, "peak_gib": peak[0] / 2**20}
 
 
 def _options() -> argparse.Namespace:
