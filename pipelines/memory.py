@@ -35,9 +35,11 @@ them."""
 
 NETWORKS = ("mlp", "convolution")
 """Kinds of models that need TensorFlow."""
-FITTING_LIBRARIES, FITTING_NETWORK_LIBRARIES, TRACKING_LIBRARIES = 0.20, 0.70, 0.25
+FITTING_LIBRARIES, FITTING_NETWORK_LIBRARIES, TRACKING_LIBRARIES = 0.20, 0.80, 0.25
 """Gibibytes of a process that fits models, before it has prices: without and with a network among them; and
 what MLflow and the report add to `forecaster run`."""
+SHARED_LIBRARIES = 0.25
+"""Gibibytes of TensorFlow that all processes of a machine share."""
 OF_EACH_SYMBOL, OF_POOLED_NETWORK = 200, 675
 POOLED = {
     "har_log": 280,
@@ -145,16 +147,17 @@ def backtest_memory(job: Job, symbols: int, until: date, sessions: int = SESSION
     kept = forecasts * len(job.models) * KEPT / GIB
     judging = forecasts * len(job.models) * JUDGED / GIB
     scoring = max(forecasts * SCORED / GIB, judging - kept)
-    kinds = {model.kind for model in job.models}
-    network = FITTING_NETWORK_LIBRARIES if kinds & {*NETWORKS} else FITTING_LIBRARIES
+    has_network = any(model.kind in NETWORKS for model in job.models)
+    libraries = FITTING_NETWORK_LIBRARIES if has_network else FITTING_LIBRARIES
+    shared = SHARED_LIBRARIES if has_network else 0.0
     engine = job.engine
     if engine.kind in ("dask", "ray"):
         return FITTING_LIBRARIES + prices + scoring + kept
     if engine.workers == 1:
-        return prices + kept + max(fitting, network + scoring)
+        return prices + kept + max(fitting, libraries + scoring)
     if engine.kind == "threading":
-        return prices + kept + scoring + network + engine.workers * (fitting - network)
-    return prices + kept + scoring + FITTING_LIBRARIES + engine.workers * fitting
+        return prices + kept + scoring + libraries + engine.workers * (fitting - libraries)
+    return prices + kept + scoring + FITTING_LIBRARIES + shared + engine.workers * (fitting - shared)
 
 
 def sessions_tested(job: Job, until: date, sessions: int = SESSIONS) -> int:

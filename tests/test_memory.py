@@ -79,7 +79,7 @@ def test_a_backtest_takes_what_it_does_at_once() -> None:
     one = backtest_memory(job_of(), 100, UNTIL)
     two, four = (backtest_memory(job_of(engine={"workers": number}), 100, UNTIL) for number in (2, 4))
     fitting = fitting_memory(job_of(), 100)
-    assert four - two == pytest.approx(2 * fitting)
+    assert 1.5 * fitting < four - two < 2 * fitting, "they share what is read from the same files"
     assert one < two < one + 2 * fitting
     threads = backtest_memory(job_of(engine={"kind": "threading", "workers": 2}), 100, UNTIL)
     assert one < threads < two, "TensorFlow is loaded once"
@@ -99,6 +99,7 @@ def test_what_is_stated_is_held_within_a_quarter(count: int, tmp_path: Path) -> 
     options = argparse.Namespace(folder=tmp_path, workers=1)
     bench_scale._run("make", options, count)
     measured = bench_scale._run("night", options, count)["peak_gib"]
+    print(f"stated {evening_memory(count):.2f}, measured {measured:.2f} GiB")
     assert evening_memory(count) == pytest.approx(measured, rel=0.25)
 
 
@@ -125,4 +126,5 @@ def test_what_is_stated_of_a_backtest_is_held_within_a_quarter(
     command = [sys.executable, "-m", "pipelines.cli", "backtest", str(tmp_path / "job.yaml")]
     _, measured = bench_scale.watched([*command, "--output", str(tmp_path / "out")])
     stated = backtest_memory(parse_job(text, "job.yaml"), count, UNTIL)
+    print(f"stated {stated:.2f}, measured {measured['peak_gib']:.2f} GiB")
     assert stated == pytest.approx(measured["peak_gib"], rel=0.25)

@@ -10,8 +10,8 @@ sessions a symbol. Each side runs in a process of its own:
 - ``speedup``: a backtest on one worker and on two.
 
 The model that forecasts was fitted on the first symbols; the GARCH estimates of the others are the truth of
-the simulation, as 10,000 fits of them are no part of a night. Peaks are proportional set sizes, of all
-processes together: memory that several map is counted once.
+the simulation, as 10,000 fits of them are no part of a night. Peaks are of all processes together: memory
+that several share is counted once.
 """
 
 from __future__ import annotations
@@ -312,12 +312,21 @@ def _tree(root: int) -> list[int]:
     return found
 
 
-def _proportional(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    except (OSError, StopIteration):
-        return 0
+def _resident(pids: list[int]) -> int:
+    """Give the KiB that processes have together: what is their own, and once what they share.
+
+    Not their proportional set sizes: those fall when strangers load the same libraries.
+    """
+    own, shared = 0, 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        kinds = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
+        own += kinds.get("Private_Clean:", 0) + kinds.get("Private_Dirty:", 0)
+        shared = max(shared, kinds.get("Shared_Clean:", 0) + kinds.get("Shared_Dirty:", 0))
+    return own + shared
 
 
 def _run(side: str, options: argparse.Namespace, count: int, workers: int | None = None) -> dict[str, Any]:
@@ -349,8 +358,8 @@ def watched(command: list[str]) -> tuple[str, dict[str, float]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
 
         def watch() -> None:
-            while not over.wait(0.5):
-                peak[0] = max(peak[0], sum(_proportional(pid) for pid in _tree(process.pid)))
+            while not over.wait(0.2):
+                peak[0] = max(peak[0], _resident(_tree(process.pid)))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
