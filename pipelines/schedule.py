@@ -6,6 +6,7 @@ import datetime
 from typing import TYPE_CHECKING
 
 from forecaster.errors import JobError
+from pipelines.daily import STEPS
 
 if TYPE_CHECKING:
     from forecaster.calendars import Calendars
@@ -125,8 +126,8 @@ def unfinished(job: Job, ledger: Ledger, evenings: Evenings, now: datetime.datet
     if status.empty:
         return begun[-1:]
     last = status.drop_duplicates(["as_of", "step"], keep="last")
-    sessions = last["as_of"].dt.date
-    ended = last["status"].isin(FINISHED).groupby(sessions).all()
-    forecast = set(sessions[last["step"] == "forecast"])
-    done = {session for session in ended[ended].index if session in forecast}
-    return [session for session in begun if session >= sessions.min() and session not in done]
+    ended = last[last["status"].isin(FINISHED)].groupby("as_of")["step"].agg(set)
+    # Whoever did single steps by hand left the others.
+    done = {session.date() for session, steps in ended.items() if steps >= set(STEPS)}
+    first = status["as_of"].min().date()
+    return [session for session in begun if session >= first and session not in done]
