@@ -21,6 +21,10 @@ from forecaster.prices.base import PRICE_COLUMNS, LoadedPrices
 __all__ = ["TableStream", "TemporaryFolder", "staged", "write_json", "write_quality", "write_table"]
 
 
+SOMETIMES = ("failed_models.csv", "restatements.csv", "tails.parquet", "verdict_variance.csv")
+"""Files that only some results have; those of earlier results say nothing of the new ones."""
+
+
 @contextmanager
 def staged(output: Path) -> Iterator[Path]:
     """Give a folder to write into, and move its files to the output only when all of them are whole.
@@ -39,8 +43,11 @@ def staged(output: Path) -> Iterator[Path]:
         ) from None
     try:
         yield folder
-        for path in sorted(folder.iterdir()):
+        written = sorted(folder.iterdir())
+        for path in written:
             path.replace(output / path.name)
+        for name in set(SOMETIMES) - {path.name for path in written}:
+            (output / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if made and not any(output.iterdir()):

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from forecaster.quantiles import quantile_columns
 from pipelines.cli import app
 from pipelines.console import errors
+from pipelines.results import staged
 
 TICKERS = ("ON", "NO", "NA", "TRUE", "0700")
 MODELS = "[{kind: zero}, {kind: historical}, {kind: ewma_fhs}, {kind: ridge, lags: 5}]"
@@ -571,3 +572,21 @@ def test_workers_fit_the_same_bits(tmp_path: Path) -> None:
         subprocess.run(command, check=True, capture_output=True, timeout=300)
         folders[workers] = (folder / "out" / "forecasts.parquet").read_bytes()
     assert folders[1] == folders[2]
+
+
+def test_new_results_keep_nothing_of_earlier_ones_but_what_is_not_theirs(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in ("failed_models.csv", "scores.csv", "notes.txt"):
+        (output / name).write_text("earlier")
+    with pytest.raises(FileNotFoundError), staged(output) as folder:
+        (folder / "a folder that is not there" / "scores.csv").write_text("new")
+    assert {path.name: path.read_text() for path in output.iterdir()} == dict.fromkeys(
+        ("failed_models.csv", "scores.csv", "notes.txt"), "earlier"
+    )
+    with staged(output) as folder:
+        (folder / "scores.csv").write_text("new")
+    assert {path.name: path.read_text() for path in output.iterdir()} == {
+        "notes.txt": "earlier",
+        "scores.csv": "new",
+    }
