@@ -25,6 +25,7 @@ __all__ = [
     "Date",
     "Line",
     "Name",
+    "NamedSpec",
     "Share",
     "Spec",
     "Symbol",
@@ -94,6 +95,19 @@ class Spec(BaseModel):
         for key in data:
             if key not in cls.model_fields:
                 raise ValueError(f"unknown key {shown(key)}{nearest(str(key), list(cls.model_fields))}")
+        return data
+
+
+class NamedSpec(Spec):
+    """A part of a job that has a name: that of its kind where it is given none."""
+
+    name: Name = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_after_kind(cls, data: object) -> object:
+        if isinstance(data, Mapping) and "name" not in data and isinstance(data.get("kind"), str):
+            return {**data, "name": data["kind"]}
         return data
 
 

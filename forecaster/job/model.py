@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import model_validator
-
-from forecaster.job.base import Name, Spec
+from forecaster.job.base import Name, NamedSpec
 from forecaster.job.calibration import CalibrationSpec
 
 __all__ = ["ModelSpec"]
 
 
-class ModelSpec(Spec):
+class ModelSpec(NamedSpec):
     """What every model has: a name, and what it needs."""
 
     complexity: ClassVar[int]
@@ -27,13 +24,6 @@ class ModelSpec(Spec):
     """Name in tables and in the tracking store; the kind where it is not given."""
     calibration: CalibrationSpec | None = None
     """How past outcomes move its quantiles; not at all where it is not given."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_after_kind(cls, data: object) -> object:
-        if isinstance(data, Mapping) and "name" not in data and isinstance(data.get("kind"), str):
-            return {**data, "name": data["kind"]}
-        return data
 
     def history(self, lookback: int) -> int:
         """Sessions that an origin needs up to itself."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from forecaster.job.base import Name, Share, Spec, Text
+from forecaster.job.base import Name, NamedSpec, Share, Spec, Text
 
 __all__ = ["AnyAlert", "CommandAlert", "EmailAlert", "Monitoring", "Schedule", "WebhookAlert", "is_loopback"]
 
@@ -51,18 +51,11 @@ class Schedule(Spec):
     """Minutes between two attempts."""
 
 
-class _Alert(Spec):
+class _Alert(NamedSpec):
     name: Name = ""
     """Name in the record of what was sent; the kind where it is not given."""
     least: Literal["warn", "fail"] = "warn"
     """The mildest state that is told. A check that is well again is told where its trouble was."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_after_kind(cls, data: object) -> object:
-        if isinstance(data, dict) and "name" not in data and isinstance(data.get("kind"), str):
-            return {**data, "name": data["kind"]}
-        return data
 
 
 def _argument(text: str) -> str:
