@@ -34,6 +34,18 @@ train_every: {train_every}
 backtest: {{start: 2016-06-01, refit_every: 252, rolling: 500}}
 models: {models}
 """
+DESK = """
+name: desk
+prices: {{kind: sample, symbols: [SP500, NASDAQ]}}
+calendars: {{SP500: XNYS, NASDAQ: XNYS}}
+store: {folder}/prices
+workspace: {folder}/workspace
+lookback: 8
+horizons: [1, 5]
+backtest: {{start: 2016-06-01, refit_every: 252, rolling: 500}}
+models: [{{kind: historical}}, {{kind: ewma_fhs}}]
+"""
+"""A job on bundled prices with a store of its own."""
 LIGHT_MODELS = "[{kind: historical}, {kind: ewma_fhs}]"
 NETWORK = (
     "[{kind: convolution, name: net, kernel: 3, strategy: {kind: row}, training: {epochs: 1, seeds: 1}}]"

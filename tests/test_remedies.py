@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from nights import evening_at
+from nights import DESK, evening_at
 
 from forecaster.job import load_job
 from forecaster.ledger import Ledger
@@ -17,17 +17,6 @@ from pipelines.daily import Night, daily_job
 from pipelines.evening import open_ledger
 from pipelines.reproduce import reproduce_forecast
 
-JOB = """
-name: desk
-prices: {{kind: sample, symbols: [SP500, NASDAQ]}}
-calendars: {{SP500: XNYS, NASDAQ: XNYS}}
-store: {folder}/prices
-workspace: {folder}/workspace
-lookback: 8
-horizons: [1, 5]
-backtest: {{start: 2016-06-01, refit_every: 252, rolling: 500}}
-models: [{{kind: historical}}, {{kind: ewma_fhs}}]
-"""
 DAYS = [datetime.date(2018, 6, day) for day in (1, 4, 5, 6)]
 
 
@@ -46,7 +35,7 @@ def issued(ledger: Ledger, day: datetime.date) -> pd.DataFrame:
 @pytest.mark.slow
 def test_a_calibration_and_a_fallback_hold_from_the_next_evening_on(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
-    path.write_text(JOB.format(folder=tmp_path))
+    path.write_text(DESK.format(folder=tmp_path))
     job = load_job(path)
     do(path, DAYS[0])
     with open_ledger(job) as ledger:

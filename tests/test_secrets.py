@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import operation_servers
 import pytest
+from nights import DESK
 
 from forecaster.job import load_job
 from forecaster.ledger import Ledger
@@ -38,22 +39,13 @@ PLANTED = {
 }
 IN_ADDRESSES = ("hooksecret271828", "proxysecret31415", "trackingsecret14142")
 
-JOB = """
-name: desk
-prices: {{kind: sample, symbols: [SP500, NASDAQ]}}
-calendars: {{SP500: XNYS, NASDAQ: XNYS}}
-store: {folder}/prices
-workspace: {folder}/workspace
-lookback: 8
-horizons: [1, 5]
-backtest: {{start: 2016-06-01, refit_every: 252, rolling: 500}}
-models: [{{kind: historical}}, {{kind: ewma_fhs}}]
-alerts:
+ALERTS = """alerts:
 - {{kind: webhook, timeout: 5}}
 - {{kind: email, sender: f@a.example, recipients: [x@b.example], host: 127.0.0.1, port: {port},
    security: none, user: me}}
 - {{kind: command, command: [{python}, -c, "import os, sys; sys.exit(str(dict(os.environ)))"]}}
 """
+JOB = DESK + ALERTS
 
 
 def written(folder: Path) -> Iterator[tuple[Path, bytes]]:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
+from configured import ROOT, backtest_of
 from figures import write_figures
 
 from forecaster.scores import POOLED, row_scores
@@ -22,7 +22,6 @@ from forecaster.significance import daily_losses, diebold_mariano
 from forecaster.volatility import realised_variance
 from forecaster.windows import Panel
 
-ROOT = Path(__file__).parents[2]
 KEYS = ["model", "symbol", "origin", "horizon"]
 REFERENCE, LINEAR, VARIANCE = "gjr_t_fhs", "harx_fhs", "har_log"
 RIVALS = (REFERENCE, "gjr_t_fhs_pooled", "gjr_t_rolling_fhs", LINEAR, "lin", "mlp", "conv1d")
@@ -187,26 +186,13 @@ def main() -> None:
     """Run the benchmark and write its files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "workspace" / "bench")
-    parser.add_argument("--jobs", type=int, default=2, help="processes of the GARCH fits")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that share the work")
     options = parser.parse_args()
-    # The limits on threads come before what reads them.
-    from forecaster.job import load_job
-    from forecaster.threads import limit_threads
-
-    path = ROOT / "configs" / "us20.yaml"
-    job = load_job(path)
-    limit_threads(job.threads)
-    from pipelines.backtest import backtest_job, write_backtest
-    from pipelines.loading import load_data
+    begin = time.perf_counter()
+    job, result = backtest_of("us20", options.jobs)
+    from pipelines.backtest import write_backtest
     from pipelines.results import staged
 
-    begin = time.perf_counter()
-
-    def progress(model: str, done: int, total: int) -> None:
-        print(f"{time.perf_counter() - begin:6.0f} s  {done:3d} of {total}  {model}", flush=True)
-
-    with joblib.parallel_config(backend="loky", n_jobs=options.jobs):
-        result = backtest_job(job, load_data(job, path.parent, job.minimum_sessions), progress)
     with staged(options.output / "skill") as folder:
         write_backtest(job, result, folder)
         losses = row_losses(result.forecasts, result.tails, result.data.panel)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 from bench_skill import compare, row_losses
+from configured import ROOT, backtest_of
 from figures import write_figures
 
-ROOT = Path(__file__).parents[2]
 BASELINE, HORIZON = "har_log", 1
 BOUND = 0.91
 """Largest promised ratio to the QLIKE of HAR-log."""
@@ -58,23 +58,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "workspace" / "bench")
     options = parser.parse_args()
-    # The limits on threads come before what reads them.
-    from forecaster.job import load_job
-    from forecaster.threads import limit_threads
-
-    path = ROOT / "configs" / "volatility.yaml"
-    job = load_job(path)
-    limit_threads(job.threads)
-    from pipelines.backtest import backtest_job, write_backtest
-    from pipelines.loading import load_data
+    begin = time.perf_counter()
+    job, result = backtest_of("volatility")
+    from pipelines.backtest import write_backtest
     from pipelines.results import staged
 
-    begin = time.perf_counter()
-
-    def progress(model: str, done: int, total: int) -> None:
-        print(f"{time.perf_counter() - begin:6.0f} s  {done:3d} of {total}  {model}", flush=True)
-
-    result = backtest_job(job, load_data(job, path.parent, job.minimum_sessions), progress)
     figures = measure(row_losses(result.forecasts, result.tails, result.data.panel))
     judged = [(name, figures[f"qlike_{name}_to_{BASELINE}_{HORIZON}_ratio"]) for name in PROMISED]
     lines = [
