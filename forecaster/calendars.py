@@ -200,6 +200,14 @@ class Calendars:
         calendar = _calendar(symbol, self.name(symbol))
         return _index(calendar.sessions[calendar.sessions.slice_indexer(str(first), str(last))])
 
+    def known_sessions(self, symbol: str, first: datetime.date, last: datetime.date) -> pd.DatetimeIndex:
+        """Return the sessions of a symbol from `first` to `last`, as far as its calendar reaches.
+
+        As `sessions`, but beyond `known_span` there are none.
+        """
+        known = self.known_span(symbol)
+        return self.sessions(symbol, max(first, known[0]), min(last, known[1]))
+
     def missing_and_extra(
         self, symbol: str, dates: pd.DatetimeIndex
     ) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
@@ -264,8 +272,7 @@ class Calendars:
             If the calendar is not known or cannot be made.
         """
         first = session + datetime.timedelta(days=1)
-        last = min(session + _SEARCH, self.known_span(symbol)[1])
-        ahead = self.sessions(symbol, first, last) if first <= last else _index([])
+        ahead = self.known_sessions(symbol, first, session + _SEARCH)
         if not len(ahead):
             return datetime.datetime.combine(first, datetime.time(), datetime.UTC)
         moment: datetime.datetime = _calendar(symbol, self.name(symbol)).opens[ahead[0]].to_pydatetime()

@@ -200,22 +200,13 @@ def _chosen(
     job: Job, names: Sequence[str]
 ) -> tuple[dict[str, Callable[[], Forecaster]], dict[str, Sequence[str]]]:
     """Models to make, and combinations of them: those that are asked for, and their members."""
-    specs = {spec.name: spec for spec in job.models}
+    known = [spec.name for spec in job.models]
     for name in names:
-        if name not in specs:
-            raise JobError(
-                f"--models names models of the job. Received: {name!r}{nearest(name, list(specs))}"
-            )
-    wanted, open_names = set[str](), list(names or specs)
-    while open_names:
-        spec = specs[open_names.pop()]
-        wanted.add(spec.name)
-        open_names += spec.members if isinstance(spec, CombinationModel) else ()
+        if name not in known:
+            raise JobError(f"--models names models of the job. Received: {name!r}{nearest(name, known)}")
     made: dict[str, Callable[[], Forecaster]] = {}
     combinations: dict[str, Sequence[str]] = {}
-    for spec in job.models:
-        if spec.name not in wanted:
-            continue
+    for spec in job.with_members(names or known):
         # A combination that is more than an average is a model of its own.
         if isinstance(spec, CombinationModel) and isinstance(job.build(spec.name), CombinationForecaster):
             combinations[spec.name] = spec.members

@@ -32,7 +32,7 @@ def evenings(job: Job, folder: Path, start: date, end: date) -> list[date]:
     if end < start:
         raise JobError(f"--from lies before --to. Received: --from {start} --to {end}")
     calendars, symbols = job_calendars(job), job.prices.symbols
-    if calendars is not None and (job.prices.kind == "yahoo" or set(symbols) <= set(job.calendars)):
+    if calendars is not None and symbols and all(map(job.has_calendar, symbols)):
         found = {day.date() for symbol in symbols for day in calendars.sessions(symbol, start, end)}
         return sorted(found)
     days = load_data(job, folder, job.warm_up + 1).panel.calendar.tolist()

@@ -75,6 +75,14 @@ class Evening:
         """The prices up to the evening, loaded when they are first asked for: after the ingest."""
         return load_data(self.job, self.folder, self.job.warm_up + 1, self.as_of)
 
+    @property
+    def coverage(self) -> float:
+        """Share of the symbols that did not fail, of those that are named or were found in the prices."""
+        known = {*self.job.prices.symbols, *self.failures}
+        if "data" in vars(self):
+            known |= {*self.data.prices.frames, *self.data.panel.symbols}
+        return 1 - len(self.failures) / len(known) if known else 1.0
+
     @cached_property
     def registry(self) -> Registry:
         """The registry of the job's models, whose aliases are resolved once; MLflow is slow to import."""
@@ -109,11 +117,10 @@ def evening_of(job: Job, now: datetime) -> date:
     """
     calendars = job_calendars(job)
     finished = []
-    for symbol in job.prices.symbols if calendars is not None else ():
-        if job.prices.kind == "yahoo" or symbol in job.calendars:
-            try:
-                assert calendars is not None
-                finished.append(calendars.last_finished_session(symbol, now))
-            except SymbolError:
-                continue
+    for symbol in filter(job.has_calendar, job.prices.symbols or job.calendars):
+        try:
+            assert calendars is not None
+            finished.append(calendars.last_finished_session(symbol, now))
+        except SymbolError:
+            continue
     return max(finished, default=now.astimezone(UTC).date())

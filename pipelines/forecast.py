@@ -95,13 +95,11 @@ def forecast_step(evening: Evening, step: Step) -> None:
     evening.failures.update(_behind(evening))
     panel = data.panel
     origins = Windows(panel, panel.last_rows(), job.horizons)
-    issued = ledger.forecasts(job.name, start=min(origins.sessions).astype(date), end=evening.as_of)
-    done = set(zip(issued["symbol"], issued["origin"], strict=True))
+    sessions = origins.sessions.astype(object).tolist()
+    # Day by day: the last session of a symbol that is traded no more lies years back.
+    issued = {day: set(ledger.forecasts(job.name, start=day, end=day)["symbol"]) for day in set(sessions)}
     fresh = [
-        (symbol, session) not in done
-        for symbol, session in zip(
-            origins.symbols.tolist(), origins.sessions.astype("datetime64[ms]"), strict=True
-        )
+        symbol not in issued[day] for symbol, day in zip(origins.symbols.tolist(), sessions, strict=True)
     ]
     missing = "; ".join(f"{symbol}: {reason}" for symbol, reason in evening.failures.items())
     if not any(fresh):
@@ -152,7 +150,7 @@ def first_opening(evening: Evening, panel: Panel, row: int, calendars: Calendars
     symbol = panel.symbols[number]
     origin = panel.sessions[row].astype(date)
     traded = tuple(job.portfolios.get(symbol, (symbol,)))
-    if calendars is not None and (job.prices.kind == "yahoo" or set(traded) <= set(job.calendars)):
+    if calendars is not None and all(map(job.has_calendar, traded)):
         # The outcome of a portfolio begins with the first of its members.
         return min(calendars.next_open(each, origin) for each in traded)
     part = panel.parts[number]
@@ -171,10 +169,10 @@ def _behind(evening: Evening) -> dict[str, str]:
         return {}
     found = {}
     for symbol, frame in evening.data.prices.frames.items():
-        if evening.job.prices.kind != "yahoo" and symbol not in evening.job.calendars:
+        if not evening.job.has_calendar(symbol):
             continue
         last = frame.index[-1].date()
-        missed = calendars.sessions(symbol, last + timedelta(days=1), evening.as_of)
+        missed = calendars.known_sessions(symbol, last + timedelta(days=1), evening.as_of)
         if len(missed):
             found[symbol] = f"its last session is {last}; {len(missed)} up to {evening.as_of} are missing"
     return found

@@ -51,8 +51,7 @@ class Evenings:
         """
         begins: dict[datetime.date, datetime.datetime] = {}
         for symbol in self._symbols:
-            known = self._calendars.known_span(symbol)
-            for stamp in self._calendars.sessions(symbol, max(first, known[0]), min(last, known[1])):
+            for stamp in self._calendars.known_sessions(symbol, first, last):
                 session = stamp.date()
                 close = self._calendars.close(symbol, session) + self._after
                 begins[session] = max(begins.get(session, close), close)
@@ -126,8 +125,9 @@ def unfinished(job: Job, ledger: Ledger, evenings: Evenings, now: datetime.datet
     if status.empty:
         return begun[-1:]
     last = status.drop_duplicates(["as_of", "step"], keep="last")
-    ended = last[last["status"].isin(FINISHED)].groupby("as_of")["step"].agg(set)
+    ended = last[last["status"].isin(FINISHED)]
     # Whoever did single steps by hand left the others.
-    done = {session.date() for session, steps in ended.items() if steps >= set(STEPS)}
+    steps = ended.groupby(ended["as_of"].dt.date)["step"].agg(set)
+    done = {session for session, names in steps.items() if names >= set(STEPS)}
     first = status["as_of"].min().date()
     return [session for session in begun if session >= first and session not in done]

@@ -35,6 +35,9 @@ def test_a_configuration_is_what_makes_the_model_and_not_its_name() -> None:
         # A combination is another one with any of its members.
         assert job_of(**other).configuration("both") != usual.configuration("both")
     assert job_of(decay=0.97).configuration("historical") == usual.configuration("historical")
+    # By which close a covariate counts as known makes another forecast of it.
+    closes = parse_job(JOB.format(**USUAL) + "calendars: {SP500: XNYS, NASDAQ: XNYS, WTI: CMES}", "job.yaml")
+    assert closes.configuration("ewma_fhs") != usual.configuration("ewma_fhs")
 
 
 def test_the_tracking_store_counts_them(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from forecaster.errors import JobError, ParameterError
 from forecaster.job import Job, parse_job
 from forecaster.ledger import Ledger
 from pipelines.daily import STEPS
+from pipelines.evening import evening_of
 from pipelines.schedule import Evenings, evenings_of, unfinished
 from pipelines.serve import SessionTrigger
 
@@ -178,6 +179,13 @@ def test_a_part_of_an_evening_that_was_asked_for_is_no_evening(ledger: Ledger) -
             with run.step(name, code_version="c"):
                 pass
         assert left(ledger) == ["2024-01-12"]
+
+
+def test_the_evening_of_a_moment_is_a_session_also_where_only_calendars_name_symbols() -> None:
+    saturday = utc("2024-01-13 12:00")
+    files = job_of("kind: files, path: prices.csv", "calendars: {SP500: XNYS}")
+    assert evening_of(files, saturday) == day("2024-01-12")
+    assert evening_of(job_of("kind: files, path: prices.csv"), saturday) == day("2024-01-13")
 
 
 def test_evenings_keep_to_the_sessions_of_their_calendars() -> None:

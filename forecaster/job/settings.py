@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -289,7 +290,6 @@ class Job(Spec):
             "name",
             "prices",
             "store",
-            "calendars",
             "models",
             "minimum_coverage",
             "threads",
@@ -316,6 +316,15 @@ class Job(Spec):
         rules = {model.name: self.calibration(model.name) for model in self.models}
         return {name: rule for name, rule in rules.items() if rule is not None}
 
+    def with_members(self, names: Sequence[str]) -> tuple[AnyModel, ...]:
+        """Give the models of some names and, of combinations, their members, in the order of the job."""
+        wanted = set(names)
+        # Members stand before their combination.
+        for model in reversed(self.models):
+            if model.name in wanted and isinstance(model, CombinationModel):
+                wanted |= set(model.members)
+        return tuple(model for model in self.models if model.name in wanted)
+
     def _spec(self, name: str) -> AnyModel:
         return next(model for model in self.models if model.name == name)
 
@@ -340,6 +349,10 @@ class Job(Spec):
     def ledger_url(self) -> str:
         """Where the ledger lies."""
         return self.ledger or str(Path(self.workspace) / "ledger.db")
+
+    def has_calendar(self, symbol: str) -> bool:
+        """Tell whether the exchange calendar of a symbol is known: by its spelling at Yahoo, or by name."""
+        return isinstance(self.prices, YahooPrices) or symbol in self.calendars
 
     def source(self, folder: Path, as_of: date | None = None) -> Source:
         """Make the source of prices.
