@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -77,6 +78,7 @@ def diff(
     with console.errors(debug):
         job = console.load(config)
         from pipelines.data import data_diff, forecasts_that_saw, issued_forecasts
+        from pipelines.loading import open_store
 
         begin = console.parse_moment(since, "--since", begins=True)
         moments = (begin, console.parse_moment(until, "--until"))
@@ -91,7 +93,16 @@ def diff(
         }
         _show(shown, table, output)
         if results:
-            seen = forecasts_that_saw(table, issued_forecasts(results))
+            issued, url = issued_forecasts(results), open_store(job).url
+            # The same store may have been reached by another path.
+            others = issued.loc[issued["store"] != url, ["results", "store"]].drop_duplicates()
+            for folder, store in others.itertuples(index=False):
+                print(
+                    f"warning: {folder}: its forecasts were made from the store {store}, this is {url}; what "
+                    "follows of them is true if both are the same",
+                    file=sys.stderr,
+                )
+            seen = forecasts_that_saw(table, issued)
             for (folder, symbol), rows in seen.groupby(["results", "symbol"]):
                 origins = rows["origin"]
                 print(

@@ -70,7 +70,7 @@ def data_status(job: Job, symbols: Sequence[str] = ()) -> pd.DataFrame:
     behind: dict[str, int] = {}
     for symbol, last in status["last_session"].dropna().items():
         name = str(symbol)
-        if calendars is not None and (job.prices.kind == "yahoo" or name in job.calendars):
+        if calendars is not None and job.has_calendar(name):
             try:
                 behind[name] = calendars.sessions_since(name, last.date(), now)
             except SymbolError:
@@ -113,14 +113,15 @@ def issued_forecasts(folders: Sequence[Path]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``symbol, origin, known_at, results``: one row a folder, symbol and origin.
+        ``symbol, origin, known_at, results, store``: one row a folder, symbol and origin; `store` is the
+        address by which the store was read.
 
     Raises
     ------
     DataError
         If a folder holds no results, or its prices came from no store.
     """
-    parts = [pd.DataFrame(columns=[*ISSUED, "results"])]
+    parts = [pd.DataFrame(columns=[*ISSUED, "results", "store"])]
     for folder in folders:
         try:
             record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
@@ -139,8 +140,9 @@ def issued_forecasts(folders: Sequence[Path]) -> pd.DataFrame:
                 "saw; leave it out"
             )
         rows = pd.concat(tables, ignore_index=True).drop_duplicates()
-        known_at = pd.Timestamp(record["store"]["known_at"])
-        parts.append(rows.assign(known_at=known_at, results=str(folder)))
+        store = record["store"]
+        known_at = pd.Timestamp(store["known_at"])
+        parts.append(rows.assign(known_at=known_at, results=str(folder), store=store["url"]))
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 

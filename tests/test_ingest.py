@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import time
 from collections import deque
@@ -128,6 +129,16 @@ def test_a_restated_file_is_a_diff_a_quarantine_and_a_decision(tmp_path: Path) -
     assert diff.loc[("NO", "2024-03-11"), "new"].item() == tables[0].loc[50, "close"]
     seen = done("data", "diff", job, "--symbols", "NO", "--results", tmp_path / "then")
     assert f"{tmp_path}/then: 1 forecasts of NO saw old values, of origins 2024-06-14 to 2024-06-14" in seen
+    # Results that say they were made from another store: it may be this one by another path, or not.
+    shutil.copytree(tmp_path / "then", tmp_path / "other")
+    record = json.loads((tmp_path / "other" / "provenance.json").read_text())
+    record["store"]["url"] = "/mnt/prices"
+    (tmp_path / "other" / "provenance.json").write_text(json.dumps(record))
+    told = call("data", "diff", job, "--results", tmp_path / "then", "--results", tmp_path / "other").stderr
+    assert told == (
+        f"warning: {tmp_path}/other: its forecasts were made from the store /mnt/prices, this is "
+        f"{tmp_path}/store; what follows of them is true if both are the same\n"
+    )
 
     waiting = done("data", "quarantine", job)
     assert re.search(r"NO +2024-03-25 +-36.98 .* non-positive-price", waiting)
