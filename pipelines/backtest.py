@@ -89,6 +89,12 @@ class BacktestResult:
     failed: dict[str, str]
 
     @property
+    def span(self) -> tuple[str, str]:
+        """First and last test origin, YYYY-MM-DD."""
+        sessions = [fold.test.sessions for fold in self.folds if len(fold.test)]
+        return str(min(days.min() for days in sessions)), str(max(days.max() for days in sessions))
+
+    @property
     def forecasts(self) -> pd.DataFrame:
         """One row a model, symbol, origin and horizon; read from disk each time."""
         return pd.read_parquet(self.forecasts_file)

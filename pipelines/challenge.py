@@ -102,13 +102,7 @@ def record_params(job: Job, data: JobData) -> dict[str, object]:
 def tried_on(result: BacktestResult) -> tuple[str, str, str]:
     """Mark of the symbols that are forecast, and the first and last test origin."""
     symbols = json.dumps(result.data.panel.symbols)
-    # Of forecasts that may be larger than memory.
-    origins = pd.read_parquet(result.forecasts_file, columns=["origin"])["origin"]
-    return (
-        hashlib.sha256(symbols.encode()).hexdigest(),
-        str(origins.min().date()),
-        str(origins.max().date()),
-    )
+    return (hashlib.sha256(symbols.encode()).hexdigest(), *result.span)
 
 
 def record_backtest(
@@ -191,7 +185,8 @@ def judge(job: Job, result: BacktestResult, champion: Version | None) -> Verdict
     refit = None if _coverage_refusal(result, old) else old
     if refusal:
         return Verdict(False, refit, f"{old} stays, for {refusal}")
-    rows = result.forecasts[result.forecasts["model"].isin([old, name])]
+    # Those of all models may be larger than memory.
+    rows = pd.read_parquet(result.forecasts_file, filters=[("model", "in", [old, name])])
     rows = rows[rows["y"].notna()].reset_index(drop=True)
     keys = rows[["model", "symbol", "origin", "horizon"]]
     losses = daily_losses(keys.assign(crps=row_scores(rows)["crps"].to_numpy()))
@@ -215,17 +210,12 @@ def _coverage_refusal(result: BacktestResult, model: str) -> str:
 
 def spec_hash(job: Job, name: str) -> str | None:
     """Hash of what makes a model what it is in a job; None where the job does not have it."""
-    settings = job.model_dump(mode="json")
-    specs = {spec["name"]: spec for spec in settings["models"]}
-    if name not in specs:
+    if name not in [spec.name for spec in job.models]:
         return None
+    settings = job.model_dump(mode="json")
     shared = ("horizons", "lookback", "returns", "market", "variance", "covariates", "portfolios", "seed")
     kept = {key: settings[key] for key in shared}
-    wanted, missing = {}, [name]
-    while missing:
-        spec = specs[missing.pop()]
-        wanted[spec["name"]] = spec
-        missing += spec.get("members", [])
+    wanted = {spec.name: spec.model_dump(mode="json") for spec in job.with_members([name])}
     return hashlib.sha256(json.dumps([kept, wanted], sort_keys=True).encode()).hexdigest()
 
 

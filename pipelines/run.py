@@ -137,7 +137,7 @@ def run_job(
 
 def _summary(job: Job, path: Path, result: BacktestResult, begin: float) -> dict[str, object]:
     panel: Panel = result.data.panel
-    origins = pd.read_parquet(result.forecasts_file, columns=["origin"])["origin"]
+    start, end = result.span
     return {
         "job": job.name,
         "horizons": list(job.horizons),
@@ -146,8 +146,8 @@ def _summary(job: Job, path: Path, result: BacktestResult, begin: float) -> dict
         "champion_reason": result.champion.reason,
         "best_baseline": result.baseline,
         "backtest": {
-            "start": str(origins.min().date()),
-            "end": str(origins.max().date()),
+            "start": start,
+            "end": end,
             "refits": len(result.folds),
             "origins": int(sum(len(fold.test) for fold in result.folds)),
         },
