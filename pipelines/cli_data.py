@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -97,10 +96,9 @@ def diff(
             # The same store may have been reached by another path.
             others = issued.loc[issued["store"] != url, ["results", "store"]].drop_duplicates()
             for folder, store in others.itertuples(index=False):
-                print(
+                console.tell(
                     f"warning: {folder}: its forecasts were made from the store {store}, this is {url}; what "
-                    "follows of them is true if both are the same",
-                    file=sys.stderr,
+                    "follows of them is true if both are the same"
                 )
             seen = forecasts_that_saw(table, issued)
             for (folder, symbol), rows in seen.groupby(["results", "symbol"]):

@@ -78,10 +78,7 @@ def run_evening(config: Path, as_of: str | None, wait: float, debug: bool, names
         with console.progress_bar() as progress, _later():
             night = run_steps(job, config, evening, tuple(names or STEPS), progress, wait=wait)
         _show_night(job, night)
-        coverage = 1.0
-        if night.failures and job.prices.symbols:
-            coverage -= len(night.failures) / len(job.prices.symbols)
-        console.finish(night.failures, coverage, job.minimum_coverage, "failed")
+        console.finish(night.failures, night.coverage, job.minimum_coverage, "failed")
         if "failed" in night.steps.values():
             raise typer.Exit(console.PARTIAL)
 
@@ -136,15 +133,15 @@ def backfill(
         from pipelines.backfill import backfill_job
 
         failures: dict[str, str] = {}
-        partly = False
+        partly, coverage = False, 1.0
         with console.progress_bar() as progress, _later():
             for night in backfill_job(job, config, first, last, progress, wait=wait):
                 _show_night(job, night)
                 failures |= night.failures
                 partly |= "failed" in night.steps.values()
-        for symbol, reason in failures.items():
-            console.tell(f"forecaster: failed {symbol}: {reason}")
-        if failures or partly:
+                coverage = min(coverage, night.coverage)
+        console.finish(failures, coverage, job.minimum_coverage, "failed")
+        if partly:
             raise typer.Exit(console.PARTIAL)
 
 
@@ -157,13 +154,9 @@ def status(
     """Show what was done on the last evenings, what went wrong, and how good the forecasts were."""
     with console.errors(debug):
         job = console.load(config)
-        from forecaster.errors import LedgerError
         from pipelines.evening import open_ledger
 
-        if "://" not in job.ledger_url and not Path(job.ledger_url).exists():
-            raise LedgerError(
-                f"there is no ledger {job.ledger_url} yet; `forecaster daily` makes it on the first evening"
-            )
+        _require_ledger(job.ledger_url, " yet; `forecaster daily` makes it on the first evening")
         with open_ledger(job) as ledger:
             steps = ledger.status(job.name, evenings=evenings)
             record, events = ledger.track_record(job.name), ledger.model_events(job.name)
@@ -180,6 +173,15 @@ def status(
             "Track record, late forecasts left out",
             record[["model", "horizon", "forecasts", "first_origin", "last_origin", "crps", "coverage_80"]],
         )
+
+
+def _require_ledger(url: str, way_out: str) -> None:
+    """Refuse a file that is not there: to open it would make a ledger."""
+    from forecaster.errors import LedgerError
+
+    path = url.removeprefix("sqlite:///")
+    if "://" not in path and not Path(path).exists():
+        raise LedgerError(f"there is no ledger {path}{way_out}")
 
 
 def _table(title: str, rows: pd.DataFrame) -> None:
@@ -245,8 +247,7 @@ def reproduce(
         from pipelines.reproduce import reproduce_forecast
 
         url = ledger or (console.load(config).ledger_url if config else "workspace/ledger.db")
-        if "://" not in url and not Path(url).exists():
-            raise ForecasterError(f"there is no ledger {url}; name another by --config or --ledger")
+        _require_ledger(url, "; name another by --config or --ledger")
         with Ledger.open(url) as opened:
             done = reproduce_forecast(opened, forecast_id, config.parent if config else Path())
         row = done.issued

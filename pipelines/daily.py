@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from forecaster.errors import ForecasterError, LedgerBusyError
 from forecaster.job import Job
-from forecaster.ledger import Step
+from forecaster.ledger import Step, reason_of
 from pipelines.alerts import record_failure, record_success, send_alerts
 from pipelines.evening import Clock, Evening, open_ledger, utc_now
 from pipelines.provenance import code_version
@@ -91,11 +91,14 @@ class Night:
         attempt repeats it) or ``before`` (an earlier attempt did it).
     failures : dict of str to str
         Symbols that failed, and why.
+    coverage : float
+        Share of the symbols that did not fail.
     """
 
     as_of: date
     steps: dict[str, str]
     failures: dict[str, str]
+    coverage: float
 
 
 def daily_job(
@@ -169,17 +172,17 @@ def _work(evening: Evening, names: tuple[str, ...], wait: float) -> Night:
         except LedgerBusyError:
             raise
         except Exception as error:
-            _tell(evening, name, str(error))
+            _tell(evening, name, reason_of(error))
             raised = raised or error
             stopped = stopped or not _dispensable(evening, name)
-    if raised is not None:
-        raise raised
     # What cannot be recorded now is no reason to lose what is done.
     with contextlib.suppress(ForecasterError):
         well = [name for name, how in became.items() if how != "failed"]
         record_success(evening.job, evening.ledger, evening.as_of, well)
+    if raised is not None:
+        raise raised
     evening.progress("done", len(names), len(names))
-    return Night(evening.as_of, became, dict(evening.failures))
+    return Night(evening.as_of, became, dict(evening.failures), evening.coverage)
 
 
 def _done(evening: Evening, name: str, wait: float, stopped: bool) -> str:

@@ -21,6 +21,7 @@ from forecaster.features import ewma_volatility, expanding_mean
 from forecaster.job import Job
 from forecaster.monitoring import (
     Check,
+    Remedy,
     coverage_check,
     crps_check,
     drift_check,
@@ -116,7 +117,7 @@ def monitor_evening(
     as_of : date
         The evening.
     watched : Watched or None
-        The model in use; None where there is none yet.
+        The model in use; None where none that was fitted by the evening is registered.
     data : JobData or None
         Its prices; None where they could not be loaded, so that they are not checked.
     now : datetime
@@ -130,10 +131,11 @@ def monitor_evening(
         In the order in which they are recorded.
     """
     settings = job.monitoring
-    status = ledger.status(job.name, evenings=USUAL + 1)
+    status = ledger.status(job.name, evenings=USUAL + 1, as_of=as_of)
     checks: list[Check] = []
     if watched is None:
-        checks.append(Check("coverage", "ok", "no model is registered yet"))
+        said = "no registered model was fitted by this evening, so that there is no promise to hold"
+        checks.append(Check("coverage", "ok", said))
     else:
         checks += _promises(job, ledger, as_of, watched)
     if data is not None:
@@ -162,7 +164,8 @@ def _promises(job: Job, ledger: Ledger, as_of: datetime.date, used: Watched) -> 
         daily, promise, used.model, alpha=settings.alpha, tolerance=settings.coverage_tolerance
     )
     if coverage.state == "fail":
-        coverage = replace(coverage, reason=f"{coverage.reason}; {_help(job, ledger, as_of, used, coverage)}")
+        done = _help(job, ledger, as_of, used, coverage, now)
+        coverage = replace(coverage, reason=f"{coverage.reason}; {done}")
     crps = crps_check(
         daily,
         used.promise,
@@ -174,9 +177,8 @@ def _promises(job: Job, ledger: Ledger, as_of: datetime.date, used: Watched) -> 
     return [coverage, crps]
 
 
-def _help(job: Job, ledger: Ledger, as_of: datetime.date, used: Watched, broken: Check) -> str:
-    """Switch on what helps a model whose coverage broke; say what was done."""
-    now = remedy(ledger.model_events(job.name))
+def _help(job: Job, ledger: Ledger, as_of: datetime.date, used: Watched, broken: Check, now: Remedy) -> str:
+    """Switch on what helps a model whose coverage broke, beyond what is in force; say what was done."""
     if not job.monitoring.remedies:
         return "nothing is done about it, as the job says"
     if now.fallback is not None:
@@ -240,12 +242,12 @@ def _behind(job: Job, data: JobData, as_of: datetime.date, now: datetime.datetim
     for symbol, frame in data.prices.frames.items():
         last = frame.index[-1].date()
         lacking = int((data.panel.calendar > np.datetime64(last, "D")).sum())
-        if calendars is not None and (job.prices.kind == "yahoo" or symbol in job.calendars):
+        if calendars is not None and job.has_calendar(symbol):
             try:
                 until = min(as_of, calendars.last_finished_session(symbol, now))
             except SymbolError:
                 continue
-            lacking = len(calendars.sessions(symbol, last + datetime.timedelta(days=1), until))
+            lacking = len(calendars.known_sessions(symbol, last + datetime.timedelta(days=1), until))
         if lacking:
             found[symbol] = lacking
     return found

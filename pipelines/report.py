@@ -39,11 +39,12 @@ def report_step(evening: Evening, step: Step) -> None:
     folder = evening_folder(evening)
     by_origin = ledger.track_record(job.name, end=evening.as_of, by_origin=True)
     # Of this evening, which may have been missed and be done after later ones.
-    issued, status = ledger.latest(job.name, evening.as_of), ledger.status(job.name, evenings=1000)
+    issued = ledger.latest(job.name, evening.as_of)
+    status = ledger.status(job.name, evenings=1, as_of=evening.as_of)
     with staged(folder) as staging:
         write_table(issued, staging / "forecasts.parquet")
         write_table(ledger.track_record(job.name, end=evening.as_of), staging / "track_record.csv")
-        write_table(status[status["as_of"] == pd.Timestamp(evening.as_of)], staging / "status.csv")
+        write_table(status, staging / "status.csv")
         write_json(evening.data.provenance(job), staging / "provenance.json")
         write_table(by_origin, staging / "track_record.parquet")
         write_table(recent_prices(evening.data.panel, SHOWN_SESSIONS), staging / "recent_prices.parquet")
@@ -54,7 +55,8 @@ def report_step(evening: Evening, step: Step) -> None:
         write_json(_summary(evening), staging / "summary.json")
     if folder.name == max(path.name for path in folder.parent.iterdir() if path.is_dir()):
         write_report(folder, folder.parent / "report.html")
-    step.note(data_version=evening.data.data_version, reason=str(folder))
+    written = folder.relative_to(evening.workspace).as_posix()
+    step.note(data_version=evening.data.data_version, reason=f"{written} in the workspace")
 
 
 def _beside(folder: Path, start: Path) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from forecaster.errors import DataError, LedgerError
 from forecaster.job import Job, parse_job
 from forecaster.quantiles import TAIL_COLUMNS, quantile_columns
+from forecaster.threads import limit_threads
 from forecaster.windows import Windows
 from pipelines.champion import ADAPTIVE, FITTED, InUse, adaptively, fit_baseline, load_version
 from pipelines.evening import open_registry
@@ -74,6 +75,7 @@ def reproduce_forecast(ledger: Ledger, forecast_id: int, folder: Path) -> Reprod
     issued = ledger.forecast(forecast_id)
     text = ledger.job_file(str(issued["job"]), str(issued["job_hash"]))
     job = parse_job(text, f"the job {issued['job']} in the ledger")
+    limit_threads(job.threads)
     known_at = None if pd.isna(issued["known_at"]) else issued["known_at"].to_pydatetime()
     data = load_data(job, folder, job.warm_up + 1, issued["as_of"].date(), known_at)
     if data.data_version != issued["data_version"]:
@@ -113,10 +115,10 @@ def _row(origins: Windows, use: InUse, symbol: str, origin: pd.Timestamp, horizo
             "was not made by an evening's job"
         )
     row, column = int(np.flatnonzero(wanted)[0]), origins.horizons.index(horizon)
-    tails = forecast.tails
-    stated = [np.nan] * 3 if tails is None else [tails.low, tails.high, tails.variance]
-    last = [value if tails is None else value[row, column] for value in stated]  # type: ignore[index]
+    stated = [np.nan] * len(TAIL_COLUMNS)
+    if (tails := forecast.tails) is not None:
+        stated = [each[row, column] for each in (tails.low, tails.high, tails.variance)]
     close = origins.panel.closes[origins.rows[row]]
     # The ledger knows no negative zero.
-    numbers = np.array([close, *forecast.values[row, column], *last]) + 0.0
+    numbers = np.array([close, *forecast.values[row, column], *stated]) + 0.0
     return pd.Series(numbers, index=list(NUMBERS))

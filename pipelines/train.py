@@ -82,6 +82,7 @@ def train_step(evening: Evening, step: Step) -> None:
     job, registry = evening.job, evening.registry
     from forecaster.tracking.registry import CHALLENGER, CHAMPION
 
+    _note_champion(evening, registry.aliased(CHAMPION))
     due, why = _due(evening, registry.aliased(CHAMPION), registry.aliased(CHALLENGER))
     if not due:
         step.skip(why)
@@ -120,6 +121,28 @@ def train_step(evening: Evening, step: Step) -> None:
         data_version=data.data_version,
         model_version=str(outcome.challenger.number),
         reason=f"{why}: {outcome.challenger.model} is challenger; {verdict.reason}",
+    )
+
+
+def _note_champion(evening: Evening, champion: Version | None) -> None:
+    """Record a champion that came from elsewhere: `forecaster run`, a process that died, or by hand.
+
+    What was switched on because the one before it broke its promise ends with it.
+    """
+    if champion is None or champion.fitted_until > str(evening.as_of):
+        return
+    events = evening.ledger.model_events(evening.job.name)
+    last = events[events["event"].isin(["promotion", "rollback"])].tail(1)
+    # A missed evening that is done now says nothing of a change after it.
+    if (last["version"] == str(champion.number)).any() or (last["as_of"] > str(evening.as_of)).any():
+        return
+    evening.ledger.record_model_event(
+        evening.job.name,
+        as_of=evening.as_of,
+        event="promotion",
+        model=champion.model,
+        version=str(champion.number),
+        reason=f"not by an evening: {champion.tags.get('forecaster.verdict', 'named in the registry')}",
     )
 
 

@@ -35,7 +35,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from forecaster.errors import ParameterError
-from forecaster.ledger import Ledger, LedgerBusyError, LedgerError
+from forecaster.ledger import Ledger, LedgerBusyError, LedgerError, reason_of
 from forecaster.ledger.database import MIGRATIONS, SCHEMA, Database
 from forecaster.ledger.steps import LEASE
 from forecaster.ledger.tables import APPEND_ONLY, METADATA, NUMBERS, SCORES, VERSION_TABLE
@@ -581,10 +581,28 @@ def test_a_step_is_done_once_and_what_went_wrong_is_kept(ledger: Ledger) -> None
         start(ledger, steps=("a", "a"))
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (LedgerError("a rule\nand more"), "a rule"),
+        (KeyError("SPX"), "KeyError: 'SPX'"),
+        (MemoryError(), "MemoryError"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_a_reason_says_what_went_wrong_whatever_it_is(error: BaseException, said: str) -> None:
+    assert reason_of(error) == said
+
+
 def test_status_gives_the_last_evenings(ledger: Ledger) -> None:
     for day, job in itertools.product(range(1, 5), ("us", "de")):
         start(ledger, datetime.date(2024, 2, day), job=job, steps=("score",))
     assert len(ledger.status(evenings=2)) == 4
+    whole = ledger.status("de", evenings=9)
+    evenings = sorted(set(whole["as_of"].dt.date))
+    until = ledger.status("de", evenings=1, as_of=evenings[-2])
+    assert set(until["as_of"].dt.date) == {evenings[-2]}
+    assert ledger.status("de", as_of=evenings[0] - datetime.timedelta(days=1)).empty
     status = ledger.status("de", evenings=3)
     assert list(status["as_of"].dt.day) == [2, 3, 4]
     assert set(status["job"]) == {"de"}

@@ -162,6 +162,9 @@ def test_late_forecasts_speak_neither_for_nor_against_a_model(ledger: Ledger, tm
 def test_without_a_model_only_the_rest_is_checked(ledger: Ledger) -> None:
     checks = monitor_evening(job_of(), ledger, datetime.date(2024, 1, 2), None, None, NOW)
     assert [(check.name, check.state) for check in checks] == [("coverage", "ok"), ("runtime", "ok")]
+    assert checks[0].reason == (
+        "no registered model was fitted by this evening, so that there is no promise to hold"
+    )
 
 
 def test_prices_of_an_evening_are_checked(ledger: Ledger, tmp_path: Path) -> None:
@@ -185,6 +188,11 @@ def test_prices_of_an_evening_are_checked(ledger: Ledger, tmp_path: Path) -> Non
     early = datetime.datetime.combine(last, datetime.time(23, 30), datetime.UTC)
     again = monitor_evening(job, ledger, as_of, None, data, early)
     assert "SP500" not in next(check for check in again if check.name == "stale").reason
+    # A calendar that ends with the year of its last known holidays tells what it can, and fails no evening.
+    bombay = job.model_copy(update={"calendars": {"SP500": "XBOM"}})
+    later = datetime.date(2049, 12, 30)
+    checks = monitor_evening(bombay, ledger, later, None, data, NOW.replace(year=2050))
+    assert "SP500" in next(check for check in checks if check.name == "stale").reason
 
 
 def test_time_of_steps_is_compared_with_other_evenings(ledger: Ledger, clock: Clock) -> None:
@@ -203,6 +211,9 @@ def test_time_of_steps_is_compared_with_other_evenings(ledger: Ledger, clock: Cl
         step.skip("not due")
     checks = monitor_evening(job_of(), ledger, session.date(), None, None, NOW)
     assert checks[-1].reason == "ingest took 200 s, usually 20 s"
+    # An evening that is looked at later is compared with those before it, and with none after it.
+    third = sessions_from("2024-01-02", 3)[-1].date()
+    assert monitor_evening(job_of(), ledger, third, None, None, NOW)[-1].reason == "the steps took 20 s"
     limited = job_of("monitoring: {longest_seconds: 1199}")
     checks = monitor_evening(limited, ledger, session.date(), None, None, NOW)
     assert checks[-1] == Check("runtime", "fail", "the steps took 1200 s, more than the 1199 s allowed")

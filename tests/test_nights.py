@@ -28,6 +28,7 @@ from forecaster.ledger import Ledger
 from forecaster.significance import Champion
 from forecaster.tracking import Registry, Version
 from forecaster.windows import Panel
+from pipelines.backfill import evenings
 from pipelines.backtest import BacktestResult, backtest_job
 from pipelines.challenge import judge
 from pipelines.cli import app
@@ -173,23 +174,42 @@ def test_an_issued_forecast_is_made_again_to_the_bit(lived: Path) -> None:
     )
 
 
-def test_prices_without_a_store_must_be_those_that_were_seen(tmp_path: Path) -> None:
-    days = pd.bdate_range("2016-01-01", "2018-06-29")
+def write_files_job(folder: Path, **first: str) -> tuple[Path, pd.DataFrame]:
+    """A job on a file of prices, each symbol from a day on, without a store or calendars."""
     random = np.random.default_rng(1)
-    parts = [
-        pd.DataFrame(
-            {
-                "symbol": symbol,
-                "session": days,
-                "close": 50 * np.exp(np.cumsum(random.normal(0, 0.01, len(days)))),
-            }
-        )
-        for symbol in ("SP500", "NASDAQ")
-    ]
-    path = write_job(tmp_path, "{kind: files, path: prices.csv}", store=False)
+    parts = []
+    for symbol, begin in first.items():
+        days = pd.bdate_range(begin, "2018-06-29")
+        close = 50 * np.exp(np.cumsum(random.normal(0, 0.01, len(days))))
+        parts.append(pd.DataFrame({"symbol": symbol, "session": days, "close": close}))
+    path = write_job(folder, "{kind: files, path: prices.csv}", store=False)
     path.write_text(path.read_text().replace("calendars: {SP500: XNYS, NASDAQ: XNYS}\n", ""))
     table = pd.concat(parts)
-    table.to_csv(tmp_path / "prices.csv", index=False)
+    table.to_csv(folder / "prices.csv", index=False)
+    return path, table
+
+
+def test_too_few_symbols_are_told_by_the_exit_code_also_where_none_is_named(tmp_path: Path) -> None:
+    path, _ = write_files_job(tmp_path, A="2015-01-01", NEW="2018-05-28", NEWER="2018-05-29")
+    arguments = ("forecast", path, "--as-of", "2018-06-01")
+    result = call(*arguments)
+    assert result.exit_code == 1, result.output
+    assert "only 33% of the symbols succeeded, below the minimum coverage of 50%" in result.stderr
+    path.write_text(f"{path.read_text()}minimum_coverage: 0.3\n")
+    result = call(*arguments)
+    assert result.exit_code == 3, result.output
+    result = call("backfill", path, "--from", "2018-06-01", "--to", "2018-06-01")
+    assert result.exit_code == 3, result.output
+    path.write_text(path.read_text().replace("coverage: 0.3", "coverage: 0.4"))
+    assert call("backfill", path, "--from", "2018-06-01", "--to", "2018-06-01").exit_code == 1
+    # A calendar of one symbol, where none is named, does not say what the others' sessions are.
+    path.write_text(f"{path.read_text()}calendars: {{A: XNYS}}\n")
+    days = evenings(load_job(path), tmp_path, datetime.date(2018, 6, 2), datetime.date(2018, 6, 5))
+    assert days == [datetime.date(2018, 6, 4), datetime.date(2018, 6, 5)]
+
+
+def test_prices_without_a_store_must_be_those_that_were_seen(tmp_path: Path) -> None:
+    path, table = write_files_job(tmp_path, SP500="2016-01-01", NASDAQ="2016-01-01")
     night = do(path, DAYS[0])
     assert night.steps["ingest"] == night.steps["tidy"] == "skipped"
     result = call("reproduce", 1, "--config", path)
@@ -265,6 +285,20 @@ def test_champion_and_previous_change_places(desk: Path) -> None:
     assert used.tolist() == ["1", "1", "1", "2", "1"]
 
 
+def test_a_champion_that_no_evening_promoted_is_recorded_by_the_next(desk: Path) -> None:
+    workspace = desk.parent / "workspace"
+    for file in workspace.glob("ledger.db*"):
+        file.unlink()
+    for day in (6, 7):
+        do(desk, datetime.date(2018, 6, day))
+    with ledger_of(desk) as ledger:
+        (event,) = ledger.model_events("desk").to_dict("records")
+        report = ledger.status("desk", evenings=1).query("step == 'report'")["reason"].item()
+    assert (event["event"], event["version"], f"{event['as_of']:%F}") == ("promotion", "1", "2018-06-06")
+    assert event["reason"].startswith("not by an evening: the first champion")
+    assert report == "desk/evenings/2018-06-07 in the workspace"
+
+
 def damage(folder: Path, pattern: str) -> None:
     for file in folder.rglob(pattern):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -326,11 +360,14 @@ def test_an_evening_goes_on_without_its_registry_and_without_a_training(
             do(desk, datetime.date(2018, 6, 7))
     with ledger_of(desk) as ledger:
         issued = ledger.forecasts("desk").groupby("as_of")["model_version"].first()
-        status = ledger.status("desk", evenings=2)
+        status, alerts = ledger.status("desk", evenings=2), ledger.alerts("desk")
     assert issued.tolist() == ["1"] * 5
     last = status[status["as_of"] == pd.Timestamp("2018-06-07")].set_index("step")["status"]
     assert last["train"] == "failed"
     assert set(last.drop("train")) == {"done"}
+    # Who is told reads what the status says.
+    reason = status.query("status == 'failed'")["reason"].item()
+    assert alerts.query("check == 'step train' and state == 'fail'")["reason"].item() == reason
     said = status[status["step"] == "forecast"]["reason"].tolist()
     assert all("the versions in use are those of its last answer" in reason for reason in said)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")

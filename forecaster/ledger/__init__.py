@@ -7,6 +7,6 @@ from forecaster.errors import LedgerBusyError, LedgerError
 from forecaster.ledger.forecasts import Issued
 from forecaster.ledger.ledger import Ledger
 from forecaster.ledger.record import Scored
-from forecaster.ledger.steps import Run, Step
+from forecaster.ledger.steps import Run, Step, reason_of
 
-__all__ = ["Issued", "Ledger", "LedgerBusyError", "LedgerError", "Run", "Scored", "Step"]
+__all__ = ["Issued", "Ledger", "LedgerBusyError", "LedgerError", "Run", "Scored", "Step", "reason_of"]

@@ -113,8 +113,19 @@ class Ledger:
         """
         return Run.start(self._database, self._clock, job, job_hash, yaml, as_of, steps)
 
-    def status(self, job: str | None = None, *, evenings: int = 5) -> pd.DataFrame:
+    def status(
+        self, job: str | None = None, *, evenings: int = 5, as_of: datetime.date | None = None
+    ) -> pd.DataFrame:
         """Say what was done on the last evenings: one row an attempt at a step.
+
+        Parameters
+        ----------
+        job : str, optional
+            Name of the job; all by default.
+        evenings : int
+            How many evenings.
+        as_of : date, optional
+            Look at evenings up to this one only.
 
         Returns
         -------
@@ -124,7 +135,7 @@ class Ledger:
             data_version, model_version, host, pid``. A step whose process died is failed, whether or not
             anybody took it over.
         """
-        return run_status(self._database, job, evenings)
+        return run_status(self._database, job, evenings, as_of)
 
     def job_file(self, job: str, job_hash: str) -> str:
         """Give the text of a job's file as it was."""

@@ -18,7 +18,7 @@ from forecaster.ledger.processes import Holder, alive, this_process
 from forecaster.ledger.tables import job_files, jobs, runs, steps
 from forecaster.redaction import one_line
 
-__all__ = ["LEASE", "Run", "Step", "run_status"]
+__all__ = ["LEASE", "Run", "Step", "reason_of", "run_status"]
 
 Clock = Callable[[], datetime.datetime]
 
@@ -219,7 +219,7 @@ class Run:
             except BaseException as error:
                 # What went wrong matters more than that it cannot be recorded.
                 with contextlib.suppress(LedgerError):
-                    step._end(self._clock, _reason(error))
+                    step._end(self._clock, reason_of(error))
                 raise
         step._end(self._clock, None)
 
@@ -289,8 +289,8 @@ def _died(row: Row[Any]) -> str:
     return f"process {row.pid} on {row.host} died in the middle of it"
 
 
-def _reason(error: BaseException) -> str:
-    """Say in one line what went wrong."""
+def reason_of(error: BaseException) -> str:
+    """Say in one line what went wrong, as the status of a step does: without secrets, never nothing."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     lines = str(error).strip().splitlines()
@@ -299,17 +299,20 @@ def _reason(error: BaseException) -> str:
     return one_line(": ".join(part for part in (kind, said) if part))[:_LONGEST_REASON]
 
 
-def run_status(database: Database, job: str | None, evenings: int) -> pd.DataFrame:
+def run_status(
+    database: Database, job: str | None, evenings: int, as_of: datetime.date | None
+) -> pd.DataFrame:
     """Every attempt at every step of the last evenings; see `forecaster.ledger.Ledger.status`."""
     with database.reading() as connection:
         wanted = select(runs.c.as_of).join(jobs).distinct().order_by(runs.c.as_of.desc()).limit(evenings)
+        if as_of is not None:
+            wanted = wanted.where(runs.c.as_of <= as_of)
         query = select(jobs.c.name.label("job"), runs.c.as_of, runs.c.attempts.label("starts"), steps)
         query = query.select_from(steps).join(runs).join(jobs)
         if job is not None:
             wanted, query = wanted.where(jobs.c.name == job), query.where(jobs.c.name == job)
         sessions = connection.execute(wanted).scalars().all()
-        if sessions:
-            query = query.where(runs.c.as_of >= sessions[-1])
+        query = query.where(runs.c.as_of.in_(sessions))
         rows = connection.execute(query.order_by(jobs.c.name, runs.c.as_of, steps.c.id)).all()
         dead = {
             row.id for row in rows if row.status == "running" and _held(database, connection, row) is None
