@@ -256,7 +256,7 @@ def _behind(job: Job, data: JobData, as_of: datetime.date, now: datetime.datetim
 def _seconds(status: pd.DataFrame, as_of: datetime.date) -> tuple[float, dict[str, float], pd.DataFrame]:
     """Seconds of all attempts of an evening, of each step that was done, and of those of evenings before."""
     ended = status[status["finished_at"].notna() & status["started_at"].notna()]
-    took = (ended["finished_at"] - ended["started_at"]).map(lambda each: each.total_seconds())
+    took = (ended["finished_at"] - ended["started_at"]).dt.total_seconds()
     table = ended[["step", "as_of", "status"]].assign(seconds=took)
     tonight = table["as_of"] == str(as_of)
     done = table["status"] == "done"

@@ -170,7 +170,8 @@ def test_an_issued_forecast_is_made_again_to_the_bit(lived: Path) -> None:
     by_url = call("reproduce", ids[6], "--ledger", lived.parent / "workspace" / "ledger.db")
     assert by_url.exit_code == 0, by_url.output
     assert complaint("reproduce", 999, "--config", lived) == (
-        f"the ledger {lived.parent}/workspace/ledger.db has no forecast 999"
+        f"the ledger {lived.parent}/workspace/ledger.db has no forecast 999; an export and "
+        "`Ledger.forecasts` tell the ids that there are"
     )
 
 
