@@ -159,6 +159,20 @@ def test_a_command(command: str, job: dict[str, Any], code: int, said: Said, wor
         assert not [file for file in after - before if not file.name.endswith(("-wal", "-shm"))]
 
 
+def test_what_a_ledger_holds_is_shown_and_not_obeyed(world: Path) -> None:
+    said = "red\x1b[31m"
+    ledger_with(
+        world / "painted.db",
+        "INSERT INTO jobs VALUES (1, 'mine');"
+        f"INSERT INTO alerts VALUES (1, 1, '2024-01-02', '{said}', 'warn', '{said}', '2024-01-02 00:00:00');"
+        f"INSERT INTO model_events VALUES (1, 1, '2024-01-02', '{said}', 'm', '1', 'r', '2024-01-02 00:00')",
+    )
+    result = call("status", write_job(world, {"ledger": "{folder}/painted.db"}, world))
+    assert result.exit_code == 0, result.stderr
+    assert "red\\x1b[31m" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
 # Errors of the command line itself are Click's: usage, and one line; never a traceback.
 USAGE = [
     ("nosuch", "No such command 'nosuch'"),

@@ -9,7 +9,6 @@ import pickle
 import shutil
 import sqlite3
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 import yaml
 from hypothesis import HealthCheck, given, settings
 from planted import garch, prices
@@ -487,7 +487,7 @@ class Poison:
 
 
 def poisoned(path: Path) -> None:
-    """Put in the place of a saved file another of its kind that would run a command, were it unpickled."""
+    """Put in the place of a saved file another of its kind that brings code along."""
     poison = np.array([Poison()], dtype=object)
     if path.suffix == ".npz":
         with np.load(path) as archive:
@@ -495,14 +495,7 @@ def poisoned(path: Path) -> None:
         with path.open("wb") as file:
             np.savez(file, allow_pickle=True, **dict.fromkeys(arrays, poison))
     elif path.suffix == ".skops":
-        with zipfile.ZipFile(path) as archive:
-            files = {name: archive.read(name) for name in archive.namelist()}
-        schema = json.loads(files["schema.json"])
-        schema.update({"__class__": "system", "__module__": "os", "__loader__": "FunctionNode"})
-        files["schema.json"] = json.dumps(schema).encode()
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in files.items():
-                archive.writestr(name, content)
+        skops.io.dump(shutil.rmtree, path)
     else:
         path.write_bytes(pickle.dumps(Poison()))
 
@@ -558,6 +551,17 @@ def test_a_saved_model_that_is_damaged(data: st.DataObject, fitted: Path, folder
     assert contents(own) == before
     assert not Path("executed").exists()
     assert not list(folder.parent.rglob("executed"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_file_of_a_model_brings_code_along(name: str, fitted: Path, tmp_path: Path) -> None:
+    files = [path.relative_to(fitted / name) for path in (fitted / name).rglob("*") if path.is_file()]
+    for number, file in enumerate(files):
+        own = shutil.copytree(fitted / name, tmp_path / str(number))
+        poisoned(own / file)
+        with pytest.raises(TrackingError, match=r"a damaged (model|one): .*restore it"):
+            read_model(own)
+        assert not Path("executed").exists()
 
 
 def test_what_is_poisoned_would_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
