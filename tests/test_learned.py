@@ -269,6 +269,8 @@ def test_the_bits_of_a_forecast_do_not_depend_on_which_others_are_made(model: An
     for last in (300, 301, 307, 360):
         kept = origins.sessions <= PANEL.calendar[last]
         assert np.array_equal(model.predict(origins.take(kept)).values, whole[kept])
+    for one in (0, 7, len(origins) - 1):  # the evening of a single symbol
+        assert np.array_equal(model.predict(origins.take(np.array([one]))).values, whole[[one]])
 
 
 def test_kernels_need_their_window() -> None:

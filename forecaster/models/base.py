@@ -13,7 +13,15 @@ from forecaster.errors import NotFittedError, ParameterError
 from forecaster.quantiles import LEVELS, QuantileForecast, Tails
 from forecaster.windows import Windows
 
-__all__ = ["Forecaster", "ResidualQuantiles", "SeesKernels", "known_targets", "load_arrays", "save_arrays"]
+__all__ = [
+    "Forecaster",
+    "ResidualQuantiles",
+    "SeesKernels",
+    "known_targets",
+    "load_arrays",
+    "row_by_row",
+    "save_arrays",
+]
 
 Array = NDArray[np.float64]
 
@@ -212,6 +220,28 @@ def _quantiles_and_tails(standardised: Array) -> tuple[Array, Array]:
         for column, levels in zip(standardised.T, quantiles, strict=True)
     ]
     return quantiles, np.array(beyond)
+
+
+def row_by_row(inputs: Array, coefficients: Array) -> Array:
+    """Multiply inputs by coefficients, so that the bits of a row do not depend on which others there are.
+
+    BLAS adds in another order for another number of rows, and the bits of a forecast must not depend on what
+    else is forecast.
+
+    Parameters
+    ----------
+    inputs : ndarray of shape (n_rows, n_inputs)
+    coefficients : ndarray of shape (n_inputs, n_outputs)
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_outputs)
+        ``inputs @ coefficients``, added up input by input.
+    """
+    total = np.zeros((len(inputs), coefficients.shape[1]))
+    for values, weights in zip(inputs.T, coefficients, strict=True):
+        total += values[:, None] * weights
+    return total
 
 
 def save_arrays(folder: Path, arrays: dict[str, NDArray[np.generic]]) -> None:

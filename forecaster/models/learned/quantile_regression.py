@@ -11,7 +11,7 @@ from scipy.linalg import solve
 from scipy.special import expit
 
 from forecaster.errors import NotFittedError
-from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
+from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, row_by_row, save_arrays
 from forecaster.models.covariates import CovariateInputs
 from forecaster.models.learned.blocks import SCALE_FLOOR
 from forecaster.quantiles import LEVELS, QuantileForecast, Tails
@@ -158,7 +158,7 @@ class QuantileRegressionForecaster:
 
     def _quantiles(self, inputs: Array) -> Array:
         assert self.coefficients is not None
-        fitted = [inputs @ coefficients for coefficients in self.coefficients]
+        fitted = [row_by_row(inputs, coefficients) for coefficients in self.coefficients]
         return np.sort(np.stack(fitted, axis=1), axis=2)
 
     def predict(self, windows: Windows) -> QuantileForecast:

@@ -14,7 +14,7 @@ from scipy.linalg import solve
 
 from forecaster.errors import NotFittedError
 from forecaster.features import CHANNELS, CLIP
-from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
+from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, row_by_row, save_arrays
 from forecaster.models.learned.blocks import SCALE_FLOOR, session_blocks
 from forecaster.models.learned.inputs import ScaleInputs
 from forecaster.quantiles import QuantileForecast
@@ -131,18 +131,6 @@ class RandomKernels:
                     np.cumsum(responses > self.thresholds[index], out=above[1:])
                     np.divide(above[pooled:] - above[:-pooled], pooled, out=result[index])
         return result
-
-
-def _weighted(inputs: Array, coefficients: Array) -> Array:
-    """Multiply ``inputs.T @ coefficients``, input by input.
-
-    BLAS adds in another order where there are more origins, and the bits of a forecast must not depend on
-    what else is forecast.
-    """
-    total = np.zeros((inputs.shape[1], coefficients.shape[1]))
-    for values, weights in zip(inputs, coefficients, strict=True):
-        total += values[:, None] * weights
-    return total
 
 
 class RandomKernelForecaster:
@@ -279,7 +267,7 @@ class RandomKernelForecaster:
         windows.require_history(self.lookback)
         sizes = np.empty((len(windows), len(windows.horizons)))
         for mine, inputs in self._inputs(windows):
-            sizes[mine] = _weighted(inputs, self.coefficients)
+            sizes[mine] = row_by_row(inputs.T, self.coefficients)
         return self.residuals.forecast(windows, windows.scales * np.clip(sizes, SCALE_FLOOR, CLIP))
 
     def save(self, folder: Path) -> None:
