@@ -64,7 +64,7 @@ def to_nixtla(
     columns = {"": "q0.5"}
     for interval in intervals:
         low = round((1 - interval / 100) / 2, 6)
-        if low not in LEVELS:
+        if low not in LEVELS or low >= 0.5:
             allowed = [
                 round(100 * (1 - 2 * level)) for level in LEVELS if level < 0.5 and (200 * level) % 1 < 1e-9
             ]
@@ -91,7 +91,9 @@ def _ahead(origins: pd.DatetimeIndex, horizon: int, sessions: pd.DatetimeIndex) 
     place = sessions.searchsorted(origins, side="right") - 1 + horizon
     beyond = np.maximum(place - len(sessions) + 1, 0)
     base = sessions[np.minimum(place, len(sessions) - 1)].to_numpy().astype("datetime64[D]")
-    return pd.DatetimeIndex(np.busday_offset(base, beyond, roll="backward")).as_unit("ms")
+    # A session that is known may lie on a weekend, where business days would move it.
+    ahead = np.where(beyond > 0, np.busday_offset(base, beyond, roll="backward"), base)
+    return pd.DatetimeIndex(ahead).as_unit("ms")
 
 
 def from_nixtla(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -60,11 +60,22 @@ def test_a_nixtla_frame_holds_the_quantiles_and_the_session_of_the_outcome(
     assert (frame["ds"] > frame["cutoff"]).all()
 
 
+def test_sessions_on_weekends_are_counted_and_kept(table: pd.DataFrame) -> None:
+    """A market that never closes; beyond its last session there is nothing but business days to count."""
+    rows = table[(table["model"] == "past") & (table["symbol"] == "AAA") & (table["horizon"] == 1)].iloc[:6]
+    days = pd.date_range("2024-01-05", periods=6)  # from a Friday to a Wednesday
+    frame = to_nixtla(rows.assign(origin=days), 1)
+    assert frame["ds"].tolist() == [*days[1:], pd.Timestamp("2024-01-11")]
+    frame = to_nixtla(rows.iloc[:2].assign(origin=days[:2]), 1)
+    assert frame["ds"].tolist() == [days[1], pd.Timestamp("2024-01-08")]
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
         ({"horizon": 2}, r"the horizon is one of the table's. Received: 2; there are \[1, 5\]"),
         ({"intervals": (81,)}, "an interval lies between two forecast levels. Received: 81 percent"),
+        ({"intervals": (-20,)}, "an interval lies between two forecast levels. Received: -20 percent"),
         ({"drop": "q0.5"}, "forecasts have the columns of forecasts.parquet. Received: none named 'q0.5'"),
     ],
 )
