@@ -57,7 +57,7 @@ def pinball(errors: Array, level: float) -> float:
 
 def test_blocks_hold_every_origin_once() -> None:
     place, blocks = session_blocks(TRAIN)
-    inside = np.array([(place >= block.first) & (place <= block.last) for block in blocks])
+    inside = np.array([block.inside(place) for block in blocks])
     assert len(blocks) == BLOCKS
     assert (inside.sum(axis=0) == 1).all()
     np.testing.assert_array_equal(PANEL.calendar[place], TRAIN.sessions)

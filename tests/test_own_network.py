@@ -77,6 +77,20 @@ def test_it_does_not_see_the_future_and_repeats_to_the_bit(fitted: KerasForecast
     assert np.array_equal(again.predict(unseen(changed)).values, fitted.predict(unseen(WHOLE)).values)
 
 
+def test_the_bits_of_a_forecast_do_not_depend_on_which_others_are_made(fitted: KerasForecaster) -> None:
+    whole = fitted.predict(unseen(WHOLE)).values
+    for some in ([0], [len(whole) - 1], [3, 700], range(300)):
+        few = unseen(WHOLE).take(np.array(some))
+        assert np.array_equal(fitted.predict(few).values, whole[list(some)])
+    assert len(fitted.predict(unseen(WHOLE).take(np.array([], dtype=np.int64)))) == 0
+
+
+def test_next_to_nothing_to_learn_from_still_gives_a_forecast() -> None:
+    few = train(WHOLE).take(np.arange(105))
+    forecast = KerasForecaster(network, LOOKBACK, epochs=1).fit(few).predict(few)
+    assert (np.diff(forecast.values, axis=2) >= 0).all()
+
+
 def test_it_comes_back_from_its_folder(fitted: KerasForecaster, tmp_path: Path) -> None:
     fitted.save(tmp_path)
     again = KerasForecaster(network, LOOKBACK).load(tmp_path)

@@ -308,8 +308,7 @@ class ConvolutionForecaster:
         outputs = np.empty((len(windows), len(windows.horizons)))
         place, blocks = session_blocks(windows)
         for number, block in enumerate(blocks):
-            mine = (place >= block.first) & (place <= block.last)
-            far = (place < block.near_first) | (place > block.near_last)
+            mine, far = block.inside(place), block.apart(place)
             members: Sequence[NDArray[np.float32]] = list(self.weights)
             if far.sum() >= ResidualQuantiles.minimum:
                 members = [self._trained(windows.take(far), data, constants, self.seeds + number)]

@@ -25,6 +25,9 @@ __all__ = ["KerasForecaster"]
 
 Array = NDArray[np.float64]
 WEIGHTS = "network.weights.h5"
+ROWS_AT_ONCE = 256
+"""Origins of each call that forecasts, filled up where there are fewer: the bits of a forecast must not
+depend on what else is forecast."""
 LARGEST_STRETCH = 3.0
 """Bound of the log of what the network multiplies the EWMA scale by."""
 
@@ -99,12 +102,14 @@ class KerasForecaster:
         stretches = np.full_like(scales, np.nan)
         place, blocks = session_blocks(windows)
         for number, block in enumerate(blocks, start=1):
-            inside = (place >= block.first) & (place <= block.last)
-            apart = (place < block.near_first) | (place > block.near_last)
+            inside, apart = block.inside(place), block.apart(place)
             if apart.sum() >= ResidualQuantiles.minimum:
                 other = self._trained(inputs[apart], sizes[apart], self.seed + number)
                 stretches[inside] = self._stretches(other, inputs[inside])
         self.fitted = self._trained(inputs, sizes, self.seed)
+        if np.isfinite(stretches).all(axis=1).sum() < ResidualQuantiles.minimum:
+            # Too few origins to hold any out: the residuals of the fit itself are all there is.
+            stretches = self._stretches(self.fitted, inputs)
         self.residuals.fit(windows, windows.targets / (scales * stretches))
         return self
 
@@ -158,10 +163,12 @@ class KerasForecaster:
         return network
 
     def _stretches(self, network: keras.Model, inputs: NDArray[np.float32]) -> Array:
-        parts = [
-            ops.convert_to_numpy(network(inputs[start : start + self.batch], training=False))
-            for start in range(0, len(inputs), self.batch)
-        ]
-        logs = np.concatenate(parts).astype(np.float64)
+        logs = np.empty((len(inputs), network.output_shape[-1]))
+        for start in range(0, len(inputs), ROWS_AT_ONCE):
+            part = inputs[start : start + ROWS_AT_ONCE]
+            filled = np.pad(part, [(0, ROWS_AT_ONCE - len(part)), (0, 0), (0, 0)], mode="edge")
+            logs[start : start + len(part)] = ops.convert_to_numpy(network(filled, training=False))[
+                : len(part)
+            ]
         stretch: Array = np.exp(np.clip(logs, -LARGEST_STRETCH, LARGEST_STRETCH))
         return stretch

@@ -40,6 +40,14 @@ class Block:
     near_first: int
     near_last: int
 
+    def inside(self, place: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which origins lie in the block, by the places of their sessions in the calendar."""
+        return (place >= self.first) & (place <= self.last)
+
+    def apart(self, place: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which origins have no outcome in common with the block."""
+        return (place < self.near_first) | (place > self.near_last)
+
 
 def session_blocks(windows: Windows) -> tuple[NDArray[np.int64], list[Block]]:
     """Cut the sessions of the origins into `BLOCKS` blocks of consecutive ones.
@@ -82,8 +90,7 @@ def out_of_sample(estimator: Any, inputs: NDArray[np.float32], outcomes: Array, 
     predicted = np.full_like(outcomes, np.nan)
     place, blocks = session_blocks(windows)
     for block in blocks:
-        inside = (place >= block.first) & (place <= block.last)
-        apart = (place < block.near_first) | (place > block.near_last)
+        inside, apart = block.inside(place), block.apart(place)
         if apart.sum() >= ResidualQuantiles.minimum:
             fitted = clone(estimator).fit(inputs[apart], outcomes[apart])
             predicted[inside] = fitted.predict(inputs[inside]).reshape(-1, outcomes.shape[1])

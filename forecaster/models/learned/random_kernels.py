@@ -202,7 +202,7 @@ class RandomKernelForecaster:
             apart[near] = False
             if grams[apart, -1, -1].sum() >= ResidualQuantiles.minimum:
                 fitted = self._ridge(grams[apart].sum(axis=0), moments[apart].sum(axis=0))
-                held_out.append(((place >= block.first) & (place <= block.last), fitted))
+                held_out.append((block.inside(place), fitted))
         for mine, inputs in self._inputs(windows):
             for inside, fitted in held_out:
                 chosen = inside[mine]
