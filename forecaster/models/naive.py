@@ -38,9 +38,8 @@ class HistoricalForecaster:
         targets = known_targets(windows)
         if self.centred:
             targets = targets.copy()
-            series = windows.series
-            for number in set(series.tolist()):
-                targets[series == number] -= targets[series == number].mean(axis=0)
+            for _, mine in windows.by_series():
+                targets[mine] -= targets[mine].mean(axis=0)
         self.residuals.fit(windows, targets)
         return self
 

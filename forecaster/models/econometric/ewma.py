@@ -37,10 +37,11 @@ class EwmaForecaster:
         return self.residuals.parameters
 
     def _scales(self, windows: Windows) -> NDArray[np.float64]:
-        panel = windows.panel
-        volatility = [features.ewma_volatility(panel.returns[part], self.decay) for part in panel.parts]
-        roots = np.sqrt(np.array(windows.horizons, dtype=float))
-        scales: NDArray[np.float64] = np.concatenate(volatility)[windows.rows, None] * roots
+        volatility = np.empty(len(windows))
+        for part, mine in windows.by_series():
+            of_series = features.ewma_volatility(windows.panel.returns[part], self.decay)
+            volatility[mine] = of_series[windows.rows[mine] - part.start]
+        scales: NDArray[np.float64] = volatility[:, None] * np.sqrt(np.array(windows.horizons, dtype=float))
         return scales
 
     def fit(self, windows: Windows) -> Self:
