@@ -192,9 +192,14 @@ def har_features(returns: Array, volatility: Array) -> NDArray[np.float32]:
     -------
     ndarray of shape (n_sessions, len(HAR_FEATURES)), float32
     """
-    size, negative = np.abs(returns), np.minimum(returns, 0.0)
-    logs = [np.log(np.maximum(running_mean(size, w) / volatility, 0.02)) for w in HARX_WINDOWS]
-    leverage = [np.maximum(running_mean(negative, w) / volatility, -CLIP) for w in LEVERAGE_WINDOWS]
-    ordinary = np.log(np.maximum(expanding_mean(size) / volatility, 0.02))
-    stacked = np.stack([*logs, *leverage, ordinary, np.log(volatility * 100.0)], axis=-1)
-    return stacked.astype(np.float32)
+    terms = har_terms(returns, HARX_WINDOWS) / volatility[:, None]
+    sizes, losses = np.split(terms, [len(HARX_WINDOWS)], axis=1)
+    usual = expanding_mean(np.abs(returns)) / volatility
+    level = np.log(volatility * 100.0)
+    columns = [
+        np.log(np.maximum(sizes, 0.02)),
+        np.maximum(losses, -CLIP),
+        np.log(np.maximum(usual, 0.02)),
+        level,
+    ]
+    return np.column_stack(columns).astype(np.float32)

@@ -77,6 +77,22 @@ class Covariate:
         """Position of the last value known at each of some times, -1 where none was."""
         return np.searchsorted(self.closings, closings, side="right") - 1
 
+    def seen(self, closings: Sessions, terms: Array, stand_in: Array) -> Array:
+        """Give what was known at some times of terms of the values; the stand-in's rows where nothing was.
+
+        Parameters
+        ----------
+        closings : ndarray of shape (n,), datetime64[s]
+        terms : ndarray of shape (n_sessions, ...)
+            One row for each value.
+        stand_in : ndarray of shape (n, ...)
+        """
+        if not len(terms):
+            return stand_in
+        rows = self.last_known(closings)
+        nothing = (rows < 0).reshape(-1, *(1,) * (terms.ndim - 1))
+        return np.where(nothing, stand_in, terms[rows])
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Panel:

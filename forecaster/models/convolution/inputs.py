@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from forecaster import features
 from forecaster.features import CLIP, VOLATILITY_FLOOR
 from forecaster.models.econometric.harx import HarxForecaster, regressor_names
-from forecaster.windows import Covariate, Panel, Universe, Windows
+from forecaster.windows import Panel, Universe, Windows
 
 __all__ = [
     "BLOCK_ROWS",
@@ -55,14 +55,6 @@ def _log_ratio(values: Array, volatility: Array) -> Array:
     return ratio
 
 
-def _seen(of: Covariate, values: Array, closed: NDArray[np.datetime64], stand_in: Array) -> Array:
-    """Rows of what a covariate shows at some times; the stand-in's where nothing of it was known."""
-    if not len(values):
-        return stand_in
-    positions = of.last_known(closed)
-    return np.where(positions[:, None] >= 0, values[positions], stand_in)
-
-
 def network_channels(panel: Panel, universe: Universe) -> NDArray[np.float32]:
     """Channels of every session of a panel.
 
@@ -94,8 +86,8 @@ def network_channels(panel: Panel, universe: Universe) -> NDArray[np.float32]:
         closed = panel.closed[part]
         z = panel.returns[part] / panel.volatility[part]
         ratio = _log_ratio(panel.returns[part], panel.volatility[part])
-        beside = _seen(market, of_market, closed, np.stack([z, np.abs(z), ratio], axis=-1))
-        around = _seen(cross, of_cross, closed, np.broadcast_to([1.0, 0.0], (len(z), 2)))
+        beside = market.seen(closed, of_market, np.stack([z, np.abs(z), ratio], axis=-1))
+        around = cross.seen(closed, of_cross, np.broadcast_to([1.0, 0.0], (len(z), 2)))
         own = [z, np.abs(z), np.log(np.abs(z) + 0.1)]
         columns = [*own, beside[:, 0], beside[:, 1], around[:, 0], ratio, beside[:, 2], around[:, 1]]
         result[part] = np.clip(np.stack(columns, axis=-1), -CLIP, CLIP)
@@ -123,7 +115,7 @@ def variance_channels(panel: Panel, universe: Universe) -> NDArray[np.float32]:
     for part in panel.parts:
         variances = panel.variances[part]
         own = (features.log_variance(variances) - features.log_ewma_variance(variances))[:, None]
-        around = _seen(means[0], ratio, panel.closed[part], own)
+        around = means[0].seen(panel.closed[part], ratio, own)
         result[part] = np.clip(np.concatenate([own, around], axis=1), -CLIP, CLIP)
     return result
 
@@ -160,7 +152,7 @@ def network_features(
     market = panel.market(linear.universe)
     market_volatility = features.ewma_volatility(market.values)[:, None]
     volatility = windows.volatility[:, None]
-    of_market = _seen(market, market_volatility, panel.closed[windows.rows], volatility)
+    of_market = market.seen(panel.closed[windows.rows], market_volatility, volatility)
     scales = windows.scales
     result = np.empty((len(windows), feature_count(len(windows.horizons), anchored)), dtype=np.float32)
     for mine, regressors in linear.regressors(windows):

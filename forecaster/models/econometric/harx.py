@@ -162,15 +162,15 @@ class HarxForecaster:
             own = har_terms(returns, HARX_WINDOWS, place)
             usual = features.expanding_mean(np.abs(returns))[place][:, None]
             stand_in = own[:, _MARKET_TERMS]
-            seen = market.last_known(closed)
-            blocks = [own, _seen(market_terms, seen, stand_in), usual, np.full_like(usual, INVERSE_UNIT)]
+            of_market = market.seen(closed, market_terms, stand_in)
+            blocks = [own, of_market, usual, np.full_like(usual, INVERSE_UNIT)]
             blocks = [block / volatility for block in blocks] + [np.ones_like(usual)]
             if self.cross_section:
                 ones = np.ones((len(rows), len(MARKET_WINDOWS)))
-                relative = _seen(cross_terms, cross.last_known(closed), ones)
+                relative = cross.seen(closed, cross_terms, ones)
                 blocks.append(relative * np.maximum(usual, features.VOLATILITY_FLOOR) / volatility)
             garch = own_scales[mine] / (volatility * roots)
-            market_garch = _seen(market_scales, seen, own_scales[mine]) / (volatility * roots)
+            market_garch = market.seen(closed, market_scales, own_scales[mine]) / (volatility * roots)
             base = np.concatenate(blocks, axis=1)
             yield (
                 mine,
@@ -231,10 +231,3 @@ class HarxForecaster:
         self.garch.restore(arrays)
         self.residuals.restore(arrays)
         return self
-
-
-def _seen(values: Array, positions: NDArray[np.int64], stand_in: Array) -> Array:
-    """Rows of a covariate's values; the stand-in's where nothing of it was known."""
-    if not len(values):
-        return stand_in
-    return np.where(positions[:, None] >= 0, values[positions], stand_in)
