@@ -413,9 +413,9 @@ def test_residuals_are_of_networks_that_have_not_seen_the_outcome(fitted: dict[s
     first, last = np.searchsorted(sessions, quarter[[0, -1]])
     used = (reach < first - 42) | (reach > last + 42)
     assert (far | ~used).all(), "no outcome that is trained on overlaps one of the block"
-    target, anchors = model.target, model.target.anchors(train)
+    target, (features, anchors) = model.target, model.target.features_and_anchors(train)
     observed = target.observed(train, anchors)
-    data = model._data(train, target.features_and_anchors(train)[0], observed, model._ages(train))
+    data = model._data(train, features, observed, model._ages(train))
     alone = model._trained(train.take(used), data, target.constants(observed), member=1 + 1)
     scales = anchors[inside] * np.exp(model._outputs(train.take(inside), data, [alone]))
     np.testing.assert_allclose(model._past.scale[inside], scales, rtol=1e-5)

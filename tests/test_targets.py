@@ -201,7 +201,8 @@ def test_a_job_says_what_is_trained_for() -> None:
 
 def test_without_the_linear_model_the_variance_starts_at_its_ewma() -> None:
     target = build("variance", anchor="ewma").target
-    anchors = target.anchors(LEARNED)
+    target.fit(LEARNED)
+    _, anchors = target.features_and_anchors(LEARNED)
     for part, mine in LEARNED.by_series():
         smooth = pd.Series(PANEL.variances[part]).ewm(alpha=0.06).mean().to_numpy()
         place = LEARNED.rows[mine] - part.start

@@ -700,7 +700,7 @@ def test_a_warm_start_from_something_else_is_refused() -> None:
 def by_window(of: ConvolutionForecaster, train: Windows, seed: int) -> Any:
     """Train the slow obvious way: Keras, lifted windows in random order, the same steps and rates."""
     trainer = of.trainer(len(train.horizons))
-    network, observed = trainer.network, of.target.observed(train, of.target.anchors(train))
+    network, observed = trainer.network, of.target.observed(train, of.target.features_and_anchors(train)[1])
     assert network.strategy is not None
     windows = keras.Input((network.sessions, network.channels))
     features = keras.Input((network.features,))
@@ -752,12 +752,13 @@ def test_chunks_and_windows_learn_equally_well_on_real_returns() -> None:
     for seed in range(4):
         model = forecaster(epochs=3, dropout=0.0, half_life=0.0, seed=seed).fit(train)
         trainer = model.trainer(3)
-        observed = model.target.observed(after, model.target.anchors(after)).astype(np.float32)
-        data = model._data(after, model.target.features_and_anchors(after)[0])
+        features, anchors = model.target.features_and_anchors(after)
+        observed = model.target.observed(after, anchors).astype(np.float32)
+        data = model._data(after, features)
         assert model.weights is not None
         for kind, weights in (("chunks", model.weights[0]), ("windows", by_window(model, train, seed))):
             outputs = trainer.score(weights, data, after.rows, panel.offsets, model.statistics)
-            learned = model.target.observed(train, model.target.anchors(train))
+            learned = model.target.observed(train, model.target.features_and_anchors(train)[1])
             constants = [tf.constant(value, tf.float32) for value in model.target.constants(learned)]
             seen = tf.constant(observed)
             losses[kind].append(float(tf.reduce_mean(scale_loss(outputs[None], seen[None], constants))))

@@ -88,10 +88,6 @@ class Target:
         """Columns of the features."""
         return feature_count(n_horizons, self.anchor == "lin")
 
-    def anchors(self, windows: Windows) -> Array:
-        """Give what training starts from, shape (n_origins, n_horizons): a scale of the outcome."""
-        return self.linear.scales(windows) if self.anchor == "lin" else windows.scales
-
     def features_and_anchors(self, windows: Windows) -> tuple[NDArray[np.float32], Array]:
         """Compute what a network sees beside the windows, and what training starts from.
 
@@ -99,7 +95,7 @@ class Target:
         -------
         features : ndarray of shape (n_origins, feature_count(n_horizons)), float32
         anchors : ndarray of shape (n_origins, n_horizons)
-            As `anchors`, from the same pass over the series.
+            Scales of the outcome, from the same pass over the series.
         """
         features, scales = network_features(self.linear, windows, self.anchor == "lin")
         return features, scales if self.anchor == "lin" else windows.scales
@@ -211,15 +207,13 @@ class VarianceTarget(Target):
         """Columns of the features."""
         return super().feature_count(n_horizons) + self.variance.regressor_count - 1
 
-    def anchors(self, windows: Windows) -> Array:
-        """Give the variance that training starts from, shape (n_origins, n_horizons)."""
-        return self.variance.variance(windows) if self.anchor == "lin" else self.variance.ewma(windows)
-
     def features_and_anchors(self, windows: Windows) -> tuple[NDArray[np.float32], Array]:
         """Compute the features of every network and regressors of the variance; anchors are variances."""
         features, _ = super().features_and_anchors(windows)
-        regressors = self.variance.regressors(windows)[:, 1:].astype(np.float32)
-        return np.concatenate([features, regressors], axis=1), self.anchors(windows)
+        regressors = self.variance.regressors(windows)
+        linear = self.anchor == "lin"
+        anchors = self.variance.variance(windows, regressors) if linear else self.variance.ewma(windows)
+        return np.concatenate([features, regressors[:, 1:].astype(np.float32)], axis=1), anchors
 
     def objective(self, n_horizons: int) -> Objective:
         """Train for `variance_loss`."""

@@ -12,7 +12,7 @@ from forecaster import features
 from forecaster.errors import NotFittedError
 from forecaster.models.base import ResidualQuantiles, known_targets, load_arrays, save_arrays
 from forecaster.quantiles import QuantileForecast, Tails
-from forecaster.windows import Covariate, Universe, Windows
+from forecaster.windows import Universe, Windows
 
 __all__ = ["HarLogForecaster", "QlikeForecaster"]
 
@@ -66,17 +66,29 @@ class _VarianceForecaster:
         held = np.maximum(outcomes, SMALLEST_RATIO * self.ewma(windows)) / self._base(windows)
         self.coefficients = np.stack([self._estimate(regressors, ratio) for ratio in held.T], axis=0)
         self.factors = np.ones(len(windows.horizons))
+        fitted = self.variance(windows, regressors)
         # Without this an exponential of a fitted log is a median, not a mean (Duan, Journal of the American
         # Statistical Association 78, 1983), and every rival looks good.
-        self.factors = (outcomes / self.variance(windows)).mean(axis=0)
-        self.residuals.fit(windows, targets / np.sqrt(self.variance(windows)))
+        self.factors = (outcomes / fitted).mean(axis=0)
+        self.residuals.fit(windows, targets / np.sqrt(fitted * self.factors))
         return self
 
-    def variance(self, windows: Windows) -> Array:
-        """Forecast the variance over each horizon, shape (n_origins, n_horizons)."""
+    def variance(self, windows: Windows, regressors: Array | None = None) -> Array:
+        """Forecast the variance over each horizon.
+
+        Parameters
+        ----------
+        windows : Windows
+        regressors : ndarray, optional
+            Those of the windows, where the caller has them already.
+
+        Returns
+        -------
+        ndarray of shape (n_origins, n_horizons)
+        """
         if self.coefficients is None:
             raise NotFittedError("a model is fitted before it predicts; call fit first")
-        regressors = self.regressors(windows)
+        regressors = self.regressors(windows) if regressors is None else regressors
         # Not a matrix product: its rounding depends on how many rows there are.
         logs = np.stack([(regressors * row).sum(axis=1) for row in self.coefficients], axis=1)
         variance: Array = np.exp(logs) * self._base(windows) * self.factors
@@ -180,8 +192,7 @@ class QlikeForecaster(_VarianceForecaster):
         """Give the regressors with a constant first, shape (n_origins, regressor_count)."""
         panel, ewma = windows.panel, _log_ewma(windows)
         cross = panel.cross_variance(self.universe)
-        blocks: list[Array] = []
-        order: list[NDArray[np.int64]] = []
+        result = np.empty((len(windows), self.regressor_count))
         for part, mine in windows.by_series():
             rows, log_ewma = windows.rows[mine], ewma[mine]
             place, root = rows - part.start, np.exp(log_ewma / 2.0)
@@ -198,13 +209,9 @@ class QlikeForecaster(_VarianceForecaster):
                 np.clip(scaled, -clip, 0.0),
                 np.maximum(losses, -clip),
                 np.log(np.clip(np.abs(scaled), 0.05, clip)),
-                *[_of_members(mean, panel.closed[rows], log_ewma) - log_ewma for mean in cross],
+                *[mean.seen(panel.closed[rows], mean.values, log_ewma) - log_ewma for mean in cross],
             ]
-            blocks.append(np.stack(columns, axis=1))
-            order.append(mine)
-        result = np.empty((len(windows), blocks[0].shape[1]))
-        for mine, block in zip(order, blocks, strict=True):
-            result[mine] = block
+            result[mine] = np.stack(columns, axis=1)
         return result
 
     def _estimate(self, regressors: Array, ratio: Array) -> Array:
@@ -226,11 +233,3 @@ def _log_ewma(windows: Windows) -> Array:
         logs = features.log_ewma_variance(variances[part])
         result[mine] = logs[windows.rows[mine] - part.start]
     return result
-
-
-def _of_members(covariate: Covariate, closed: NDArray[np.datetime64], stand_in: Array) -> Array:
-    """Last value known at each close; the stand-in's where there was none."""
-    positions = covariate.last_known(closed)
-    if not len(covariate.values):
-        return stand_in
-    return np.where(positions >= 0, covariate.values[positions], stand_in)
