@@ -383,7 +383,7 @@ def fold(
         # The filters of a bank are the rows of one kernel of full height, with output channels of their own.
         bank = taps if strategy.axis == "rows" else taps.swapaxes(0, 1)
         lifting, modes = _rows_of(strategy, bank, lookback), ("valid", mode)
-        taps = _join(bank[:, ::-1] if convention == "convolution" else bank, strategy.aggregate)
+        taps = join_bank(bank[:, ::-1] if convention == "convolution" else bank, strategy.aggregate)
     else:
         lifting, modes = strategy, mode if isinstance(mode, tuple) and len(mode) == 2 else (mode, mode)
         _check_lifting("strategy", lifting)
@@ -409,26 +409,64 @@ def fold(
         "column", size[1], taps.shape[1], modes[1], boundary, convention, strides[1], dilations[1]
     )
     row_terms = tuple(tuple((a, lags[r]) for a, r in enumerate(row) if r >= 0) for row in over_rows.tolist())
+    column_terms = [
+        tuple((b, c - (j * strides[1] - before)) for b, c in enumerate(column) if c >= 0)
+        for j, column in enumerate(over_columns.tolist())
+    ]
+    sessions = lookback + lifting.history
+    start = sessions - size[1] - before
+    return fold_placed(taps, row_terms, column_terms, dilations[1], shift, fill, sessions, start, strides[1])
+
+
+def fold_placed(
+    taps: Float64,
+    row_terms: Sequence[tuple[tuple[int, int], ...]],
+    column_terms: Sequence[tuple[tuple[int, int], ...]],
+    dilation: int,
+    bias: Float64,
+    fill: float,
+    sessions: int,
+    start: int,
+    step: int,
+) -> Folding:
+    """Fold a kernel whose taps are placed already: `fold` without the geometry of its modes.
+
+    Parameters
+    ----------
+    taps : ndarray of shape (height, width, channels, filters)
+        Of a correlation.
+    row_terms : sequence of tuples of (int, int)
+        For each output row, the kernel rows that act on it, and the lag at which they do.
+    column_terms : sequence of tuples of (int, int)
+        For each output column, the kernel columns that act on it, and the session that they read, counted
+        from ``start + column * step``.
+    dilation : int
+        Sessions between kernel columns that all act.
+    bias : ndarray of shape (filters,)
+    fill : float
+        What the taps that are in no term read.
+    sessions, start, step : int
+        As of `Folding`.
+    """
     # Two output rows share a kernel when the same kernel rows act on them at the same lags but for one delay.
     row_groups: dict[tuple[tuple[int, int], ...], list[int]] = {}
     for i, terms in enumerate(row_terms):
         row_groups.setdefault(tuple((a, lag - terms[0][1]) for a, lag in terms), []).append(i)
     column_groups: dict[tuple[tuple[int, int], ...], list[int]] = {}
-    for j, column in enumerate(over_columns.tolist()):
-        own = j * strides[1] - before
-        column_groups.setdefault(tuple((b, c - own) for b, c in enumerate(column) if c >= 0), []).append(j)
-    everywhere = tuple((b, b * dilations[1]) for b in range(taps.shape[1]))
+    for j, terms in enumerate(column_terms):
+        column_groups.setdefault(terms, []).append(j)
+    everywhere = tuple((b, b * dilation) for b in range(taps.shape[1]))
 
     kernels = []
     for rows in row_groups.values():
         first = row_terms[rows[0]]
         lead = first[0][1] if first else 0
         delays = tuple(row_terms[i][0][1] - lead if first else 0 for i in rows)
-        for column_terms, columns in column_groups.items():
+        for acting, columns in column_groups.items():
             kappa: dict[int, Float64] = {}
-            beyond = taps.sum(axis=(0, 1, 2)) if fill else np.zeros(filters)
+            beyond = taps.sum(axis=(0, 1, 2)) if fill else np.zeros(taps.shape[3])
             for a, lag in first:
-                for b, session in column_terms:
+                for b, session in acting:
                     kappa[session - lag] = kappa.get(session - lag, 0.0) + taps[a, b]
                     beyond = beyond - taps[a, b].sum(axis=0) if fill else beyond
             offsets = tuple(sorted(kappa))
@@ -436,22 +474,21 @@ def fold(
                 FoldedKernel(
                     taps=np.array([kappa[m] for m in offsets]).reshape(len(offsets), *taps.shape[2:]),
                     offsets=offsets,
-                    constant=shift + fill * beyond,
+                    constant=bias + fill * beyond,
                     rows=tuple(rows),
                     delays=delays,
                     columns=tuple(columns),
-                    complete=column_terms == everywhere,
+                    complete=acting == everywhere,
                 )
             )
-    sessions = lookback + lifting.history
     return Folding(
         kernels=tuple(kernels),
-        shape=(len(over_rows), len(over_columns)),
-        filters=filters,
+        shape=(len(row_terms), len(column_terms)),
+        filters=taps.shape[3],
         sessions=sessions,
-        start=sessions - size[1] - before,
-        step=strides[1],
-        row_terms=row_terms,
+        start=start,
+        step=step,
+        row_terms=tuple(row_terms),
     )
 
 
@@ -609,8 +646,25 @@ def _rows_of(strategy: Parallel, bank: Float64, lookback: int) -> Lifting:
     return strategy.lifting
 
 
-def _join(bank: Float64, aggregate: str) -> Float64:
-    """Turn a bank of 1D filters into one kernel of full height, block-diagonal to concatenate outputs."""
+def join_bank(bank: Float64, aggregate: str) -> Float64:
+    """Turn a bank of 1D filters into one kernel of full height, block-diagonal to concatenate outputs.
+
+    Parameters
+    ----------
+    bank : ndarray of shape (height, width, channels, filters)
+        A row a filter.
+    aggregate : {"concatenate", "mean", "sum"}
+        How the outputs of the filters are joined.
+
+    Returns
+    -------
+    ndarray of shape (height, width, channels, filters), or height times as many filters when concatenated
+
+    Raises
+    ------
+    ParameterError
+        For the maximum.
+    """
     height, width, channels, filters = bank.shape
     if aggregate == "max":
         raise ParameterError(

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecaster.errors import ParameterError
-from forecaster.kernels import FoldedKernel, Folding, Parallel
+from forecaster.kernels import Folding, Parallel, fold_placed, join_bank
 from forecaster.liftings import CalendarFold, Column, Placement, Spectrogram
 from forecaster.models.convolution.geometry import (
     Axis,
@@ -479,51 +479,20 @@ def first_folding(
     if rows is None:
         assert isinstance(strategy, Parallel)
         taps = taps if filter_axis(strategy) == 0 else taps.swapaxes(0, 1)
-        number, width, channels, filters = taps.shape
-        # One kernel as high as there are filters, each with output channels of its own.
-        block = np.zeros((number, width, channels, number, filters))
-        block[np.arange(number), :, :, np.arange(number)] = taps
-        taps = block.reshape(number, width, channels, number * filters)
+        taps, number = join_bank(taps, "concatenate"), len(taps)
         acting_rows = [tuple((tap, tap if step.inputs[0] > 1 else 0) for tap in range(number))]
     else:
         acting_rows = [rows.acting(row) for row in range(rows.count)]
     shift = np.zeros(taps.shape[3]) if bias is None else np.asarray(bias, dtype=np.float64).ravel()
     lags = lifting.row_lags(lookback)
     row_terms = tuple(tuple((tap, lags[row]) for tap, row in pairs) for pairs in acting_rows)
-    row_groups: dict[Hashable, list[int]] = {}
-    for row, terms in enumerate(row_terms):
-        row_groups.setdefault(tuple((tap, lag - terms[0][1]) for tap, lag in terms), []).append(row)
-    column_groups: dict[tuple[int, ...], list[int]] = {}
-    for column in range(columns.count):
-        column_groups.setdefault(tuple(tap for tap, _ in columns.acting(column)), []).append(column)
-    kernels = []
-    for group in row_groups.values():
-        first = row_terms[group[0]]
-        for acting, own in column_groups.items():
-            kappa: dict[int, npt.NDArray[np.float64]] = {}
-            for tap, lag in first:
-                for width in acting:
-                    offset = width * columns.dilation - lag
-                    kappa[offset] = kappa.get(offset, 0.0) + taps[tap, width]
-            offsets = tuple(sorted(kappa))
-            kernels.append(
-                FoldedKernel(
-                    taps=np.array([kappa[offset] for offset in offsets]).reshape(-1, *taps.shape[2:]),
-                    offsets=offsets,
-                    constant=shift,
-                    rows=tuple(group),
-                    delays=tuple(row_terms[row][0][1] - first[0][1] if first else 0 for row in group),
-                    columns=tuple(own),
-                    complete=len(acting) == columns.taps,
-                )
-            )
+    # Where a tap acts, it reads the session of its place: what is padded reads nothing.
+    column_terms = [
+        tuple((tap, tap * columns.dilation) for tap, _ in columns.acting(column))
+        for column in range(columns.count)
+    ]
     sessions = lookback + lifting.history
-    return Folding(
-        kernels=tuple(kernels),
-        shape=(len(row_terms), columns.count),
-        filters=taps.shape[3],
-        sessions=sessions,
-        start=sessions - columns.size + columns.start,
-        step=columns.stride,
-        row_terms=row_terms,
+    start = sessions - columns.size + columns.start
+    return fold_placed(
+        taps, row_terms, column_terms, columns.dilation, shift, 0.0, sessions, start, columns.stride
     )
