@@ -178,6 +178,7 @@ def test_a_forecast_does_not_depend_on_its_batch(model: tuple[str, Any]) -> None
     np.testing.assert_allclose(fitted.predict(windows.take(order)).values, every[order], rtol=1e-6, atol=1e-9)
     alone = np.flatnonzero(windows.symbols == "BBB")[:7]
     np.testing.assert_allclose(fitted.predict(windows.take(alone)).values, every[alone], rtol=1e-6, atol=1e-9)
+    assert len(fitted.predict(windows.take(alone[:0]))) == 0
 
 
 def test_a_forecast_does_not_depend_on_other_symbols_at_hand(model: tuple[str, Any]) -> None:
