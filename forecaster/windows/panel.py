@@ -1,4 +1,4 @@
-"""The panel of all series, and windows into it: which sessions an origin may use and what it forecasts."""
+"""The panel: all series end to end, made from prices, held in memory or mapped from a folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,17 +18,14 @@ from numpy.typing import NDArray
 
 from forecaster import features, volatility
 from forecaster.errors import ParameterError
-from forecaster.returns import forward_returns, log_returns
+from forecaster.returns import log_returns
+from forecaster.windows.covariates import Covariate, Transform, covariate_of, seconds_of
 
-__all__ = ["Covariate", "Panel", "PanelWriter", "Transform", "Universe", "Windows"]
+__all__ = ["Panel", "PanelWriter", "Universe", "some"]
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Sessions = NDArray[np.datetime64]
-
-Transform = Literal["return", "level", "difference"]
-"""What is looked at of a covariate: its log return, its close as given, or the change of its close."""
-
 
 _OF_COVARIATES = ("closings", "values")
 _ARRAYS = ("sessions", "closes", "returns", "closings", "range_variances")
@@ -37,7 +34,8 @@ NAMED = 3
 """Symbols that are named where a panel is shown."""
 
 
-def _some(symbols: tuple[str, ...]) -> str:
+def some(symbols: tuple[str, ...]) -> str:
+    """Name the first symbols, and count the others."""
     others = f" and {len(symbols) - NAMED} others" if len(symbols) > NAMED else ""
     return f"{', '.join(symbols[:NAMED])}{others}"
 
@@ -56,42 +54,6 @@ class Universe:
 
     members: tuple[str, ...] = ()
     market: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Covariate:
-    """One series that other symbols look at, with the time from which each value is known.
-
-    Parameters
-    ----------
-    closings : ndarray of shape (n_sessions,), datetime64[s]
-        When each value became known, in UTC, non-decreasing.
-    values : ndarray of shape (n_sessions,)
-        Without NaN.
-    """
-
-    closings: Sessions
-    values: Array
-
-    def last_known(self, closings: Sessions) -> Rows:
-        """Position of the last value known at each of some times, -1 where none was."""
-        return np.searchsorted(self.closings, closings, side="right") - 1
-
-    def seen(self, closings: Sessions, terms: Array, stand_in: Array) -> Array:
-        """Give what was known at some times of terms of the values; the stand-in's rows where nothing was.
-
-        Parameters
-        ----------
-        closings : ndarray of shape (n,), datetime64[s]
-        terms : ndarray of shape (n_sessions, ...)
-            One row for each value.
-        stand_in : ndarray of shape (n, ...)
-        """
-        if not len(terms):
-            return stand_in
-        rows = self.last_known(closings)
-        nothing = (rows < 0).reshape(-1, *(1,) * (terms.ndim - 1))
-        return np.where(nothing, stand_in, terms[rows])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,12 +166,12 @@ class Panel:
         days, closes, values = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
         closed = None
         if closings is not None:
-            closed = np.concatenate([_seconds(closings[symbol])[1:] for symbol in symbols])
+            closed = np.concatenate([seconds_of(closings[symbol])[1:] for symbol in symbols])
         forecast = tuple(symbol for symbol in symbols if symbol != market)
         members = tuple(symbol for symbol in forecast if symbol not in portfolios)
         every = cls(symbols, offsets, days, closes, values, closed, Universe(members, market))
         seen = {
-            symbol: _covariate(symbol, prices[symbol], transform, returns, closings)
+            symbol: covariate_of(symbol, prices[symbol], transform, returns, closings)
             for symbol, transform in sorted(covariates.items())
         }
         every = replace(every, covariates=seen, one_close=one_close)
@@ -222,7 +184,7 @@ class Panel:
 
     def __repr__(self) -> str:
         span = f", {self.sessions.min()} to {self.sessions.max()}" if len(self) else ""
-        return f"Panel({_some(self.symbols)}: {len(self):,} rows{span})"
+        return f"Panel({some(self.symbols)}: {len(self):,} rows{span})"
 
     @cached_property
     def series(self) -> Rows:
@@ -493,41 +455,15 @@ def _range_variances(panel: Panel, prices: Mapping[str, pd.DataFrame]) -> Array:
     return np.concatenate(parts)
 
 
-def _seconds(times: Sessions) -> Sessions:
-    return np.asarray(times, dtype="datetime64[s]")
-
-
 def _require_closings(prices: Mapping[str, pd.DataFrame], closings: Mapping[str, Sessions]) -> None:
     """Refuse closings that do not go with the prices."""
     for symbol in sorted(prices):
-        closed = _seconds(closings.get(symbol, np.array([], dtype="datetime64[s]")))
+        closed = seconds_of(closings.get(symbol, np.array([], dtype="datetime64[s]")))
         if len(closed) != len(prices[symbol]) or (np.diff(closed) <= np.timedelta64(0)).any():
             raise ParameterError(
                 "closings are one increasing time for each session that has a price. Received: "
                 f"{len(closed)} times for {len(prices[symbol])} sessions of {symbol}"
             )
-
-
-def _covariate(
-    symbol: str,
-    frame: pd.DataFrame,
-    transform: Transform,
-    returns: Literal["total", "price"],
-    closings: Mapping[str, Sessions] | None,
-) -> Covariate:
-    """Lay out what is looked at of a symbol, and when it was known."""
-    closed = _seconds(frame.index.to_numpy() if closings is None else closings[symbol])
-    closes = frame["close"].to_numpy(dtype=np.float64)
-    if not np.isfinite(closes).all():
-        raise ParameterError(
-            f"every close of a covariate is a finite number. Received: {int((~np.isfinite(closes)).sum())} "
-            f"that are not, of {symbol}; leave these sessions out"
-        )
-    if transform == "level":
-        return Covariate(closed, closes)
-    if transform == "difference":
-        return Covariate(closed[1:], np.diff(closes))
-    return Covariate(closed[1:], log_returns(frame, kind=returns)[1:])
 
 
 class PanelWriter:
@@ -597,200 +533,3 @@ class PanelWriter:
             "learn_from": learn_from,
         }
         (self.folder / "panel.json").write_text(json.dumps(about), encoding="utf-8")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Windows:
-    """Origins in a panel: each row is an index into it, never a copy of prices.
-
-    Parameters
-    ----------
-    panel : Panel
-        All series. A model may use, for an origin, the rows of the origin's series up to it and the rows of
-        other series with sessions up to it, and nothing else.
-    rows : ndarray of shape (n_origins,)
-        Flat rows of the origins in the panel.
-    horizons : tuple of int
-        Horizons in sessions of the series.
-    """
-
-    panel: Panel
-    rows: Rows
-    horizons: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __repr__(self) -> str:
-        span = f", {self.sessions.min()} to {self.sessions.max()}" if len(self) else ""
-        horizons = ", ".join(map(str, self.horizons))
-        return f"Windows({len(self):,} origins of {_some(self.panel.symbols)}{span}; horizons {horizons})"
-
-    @property
-    def series(self) -> Rows:
-        """Number of the series of each origin, shape (n_origins,)."""
-        return self.panel.series_of(self.rows)
-
-    @property
-    def symbols(self) -> NDArray[np.str_]:
-        """Symbol of each origin, shape (n_origins,)."""
-        return np.array(self.panel.symbols)[self.series]
-
-    @property
-    def sessions(self) -> Sessions:
-        """Session of each origin, shape (n_origins,)."""
-        return self.panel.sessions[self.rows]
-
-    @property
-    def volatility(self) -> Array:
-        """EWMA volatility at each origin, shape (n_origins,)."""
-        return self.panel.volatility[self.rows]
-
-    @cached_property
-    def targets(self) -> Array:
-        """Cumulative log return over each horizon, shape (n_origins, n_horizons); NaN while unknown."""
-        result = np.empty((len(self.rows), len(self.horizons)))
-        for part, mine in self.by_series():
-            rows = self.rows[mine]
-            # No more of a series than its origins look at: of an evening that is one of thousands.
-            first, stop = int(rows.min()), min(int(rows.max()) + max(self.horizons) + 1, part.stop)
-            forward = forward_returns(self.panel.returns[first:stop], self.horizons)
-            result[mine] = forward[rows - first]
-        return result
-
-    @cached_property
-    def realised_variance(self) -> Array:
-        """Sum of the daily variances over each horizon, shape (n_origins, n_horizons); NaN while unknown."""
-        result = np.empty((len(self.rows), len(self.horizons)))
-        variances = self.panel.variances
-        for part, mine in self.by_series():
-            sums = volatility.realised_variance(variances[part], self.horizons)
-            result[mine] = sums[self.rows[mine] - part.start]
-        return result
-
-    @property
-    def pooled(self) -> Windows:
-        """The origins that models of all series together learn from: those of `Panel.pooled`, in this order.
-
-        What is estimated series by series is estimated from all.
-        """
-        panel = self.panel.pooled
-        if panel is self.panel:
-            return self
-        number = {symbol: place for place, symbol in enumerate(panel.symbols)}
-        place = np.array([number.get(symbol, -1) for symbol in self.panel.symbols], dtype=np.int64)
-        series = self.series
-        mine = place[series] >= 0
-        series = series[mine]
-        moved = self.rows[mine] - self.panel.offsets[series] + panel.offsets[place[series]]
-        return Windows(panel, moved, self.horizons)
-
-    def by_series(self) -> Iterator[tuple[slice, Rows]]:
-        """Go through the series that have origins here.
-
-        Yields
-        ------
-        part : slice
-            Rows of the series in the panel.
-        mine : ndarray of int
-            Positions of its origins among those of the windows, in the order in which they stand there.
-        """
-        series = self.series
-        order = np.argsort(series, kind="stable")
-        bounds = np.searchsorted(series[order], np.arange(len(self.panel.symbols) + 1))
-        for part, start, stop in zip(self.panel.parts, bounds[:-1], bounds[1:], strict=True):
-            if stop > start:
-                yield part, order[start:stop]
-
-    def blocks(self, size: int) -> Iterator[tuple[Rows, Windows]]:
-        """Divide the origins by series, so that what is computed for whole series is bounded.
-
-        Parameters
-        ----------
-        size : int
-            Rows of the panel that the series of a block have together; one series may have more.
-
-        Yields
-        ------
-        mine : ndarray of int
-            Positions of the origins among those of the windows.
-        windows : Windows
-            These origins, on a panel of the series of the block: views.
-        """
-        if len(self.panel) <= size:
-            yield np.arange(len(self)), self
-            return
-        offsets, series = self.panel.offsets, self.series
-        order = np.argsort(series, kind="stable")
-        series = series[order]
-        first = 0
-        while first < len(offsets) - 1:
-            stop = int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1
-            stop = max(stop, first + 1)
-            low, high = np.searchsorted(series, [first, stop])
-            mine = order[low:high]
-            if len(mine):
-                panel = self.panel.between(first, stop)
-                yield mine, Windows(panel, self.rows[mine] - offsets[first], self.horizons)
-            first = stop
-
-    @property
-    def scales(self) -> Array:
-        """EWMA volatility scaled to each horizon by its square root, shape (n_origins, n_horizons)."""
-        scales: Array = self.volatility[:, None] * np.sqrt(np.array(self.horizons, dtype=float))
-        return scales
-
-    def sequences(self, length: int) -> NDArray[np.float32]:
-        """Channels of the ``length`` sessions up to and including each origin.
-
-        Parameters
-        ----------
-        length : int
-            Sessions a window; every origin must have so many.
-
-        Returns
-        -------
-        ndarray of shape (n_origins, length, n_channels), float32
-            Gathered from a strided view of the panel; the newest session is last.
-        """
-        self.require_history(length)
-        view = np.lib.stride_tricks.sliding_window_view(self.panel.channels, length, axis=0)
-        return view[self.rows - length + 1].transpose(0, 2, 1)
-
-    def lags(self, length: int) -> NDArray[np.float32]:
-        """Scaled returns of the ``length`` sessions up to and including each origin, as regressors.
-
-        Parameters
-        ----------
-        length : int
-            Sessions a row; every origin must have so many.
-
-        Returns
-        -------
-        ndarray of shape (n_origins, length), float32
-            Column j is the return ``length - 1 - j`` sessions before the origin over the EWMA volatility of
-            its own day. Read only: where the origins follow each other, as those of one series do, it is a
-            strided view of the panel, of no size of its own; else it is gathered, once.
-        """
-        self.require_history(length)
-        view = np.lib.stride_tricks.sliding_window_view(self.panel.channels[:, 0], length)
-        first = self.rows - length + 1
-        if not len(first) or not (np.diff(first) == 1).all():
-            gathered = view[first]
-            gathered.flags.writeable = False
-            return gathered
-        return view[first[0] : first[-1] + 1]
-
-    def require_history(self, length: int) -> None:
-        """Refuse origins that have fewer than ``length`` sessions up to them, with a `ParameterError`."""
-        short = self.rows - self.panel.offsets[self.series] < length - 1
-        if short.any():
-            raise ParameterError(
-                f"every origin needs {length} sessions up to it. Received: {int(short.sum())} origins with "
-                f"fewer, the first at {self.sessions[short][0]} of {self.symbols[short][0]}; start later or "
-                "look back less"
-            )
-
-    def take(self, selection: NDArray[np.bool_] | Rows) -> Windows:
-        """Keep the selected origins, by a mask or by positions."""
-        return replace(self, rows=self.rows[selection])
