@@ -31,7 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from forecaster.errors import ParameterError
-from forecaster.kernels import Folding, Parallel, fold_placed, join_bank
+from forecaster.kernels import Folding, Parallel
+from forecaster.kernels.folding import fold_placed, join_bank
 from forecaster.liftings import CalendarFold, Column, Placement, Spectrogram
 from forecaster.models.convolution.geometry import (
     Axis,
