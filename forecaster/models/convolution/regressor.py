@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from forecaster.models.convolution import runtime  # noqa: F401  # before Keras
+from forecaster.models.convolution import runtime  # before Keras
 
 # isort: split
 import keras
@@ -450,7 +450,7 @@ class _Compiled:
     ) -> tuple[dict[str, Array], list[float]]:
         """Minimise the loss; return the weights and the mean loss of each epoch."""
         # Nothing here draws from TensorFlow's generators: only its operations are made to repeat to the bit.
-        tf.config.experimental.enable_op_determinism()
+        runtime.repeat_to_the_bit()
         steps = -(-len(inputs) // batch)
         rates = rate * 0.5 * (1.0 + np.cos(np.pi * np.arange(epochs * steps) / (epochs * steps)))
         data = [tf.constant(part) for part in (inputs, outcomes, row_weights)]
