@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -158,6 +159,16 @@ def test_dask_gives_the_same_bits_with_a_worker_killed(
         assert killed
 
 
+def working() -> list[int]:
+    """Find the workers of Ray that are at a task of ours."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if place.read_bytes().startswith(b"ray::_perform_on_ray"):
+                found.append(int(place.parent.name))
+    return found
+
+
 @cluster
 def test_ray_gives_the_same_bits_with_a_worker_killed(
     data: JobData, alone: dict[str, bytes], tmp_path: Path
@@ -167,12 +178,8 @@ def test_ray_gives_the_same_bits_with_a_worker_killed(
 
         def progress(what: str, done: int, total: int) -> None:
             if what != "GARCH" and done == 3 and not killed:
-                for place in Path("/proc").glob("[0-9]*/cmdline"):
-                    try:
-                        if place.read_bytes().startswith(b"ray::_perform_away"):
-                            killed.append(int(place.parent.name))
-                    except OSError:
-                        continue
+                wait_until(lambda: bool(working()))
+                killed.append(working()[0])
                 os.kill(killed[0], signal.SIGKILL)
 
         assert bits(run(job_of(tmp_path, f"{{kind: ray, address: '{address}'}}"), data, progress)) == alone
