@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -62,6 +63,10 @@ OK, FAILED, BAD_INPUT, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 output_console = Console()
 console = Console(stderr=True)
 
+_interruption = threading.Event()
+"""Whether the command was asked to stop. Kept, because a compiled library can turn the exception into one of
+its own, or take it for a failure that it knows a way around."""
+
 Config = Annotated[Path, typer.Argument(help="The job file (YAML).", metavar="CONFIG")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Symbols = Annotated[str, typer.Option("--symbols", help="Some of the symbols only.", metavar="A,B")]
@@ -72,12 +77,10 @@ def errors(
     debug: bool, interrupted: str = "the results are as they were, nothing is half-written"
 ) -> Iterator[None]:
     """Turn an error into one line and an exit code."""
-    asked = False
+    _interruption.clear()
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        # Kept, because a compiled library can turn the interruption into an error of its own.
-        nonlocal asked
-        asked = True
+        _interruption.set()
         raise KeyboardInterrupt
 
     # A scheduler stops a job by SIGTERM: it shall clean up as Ctrl-C does. An ignored Ctrl-C stays ignored.
@@ -90,7 +93,7 @@ def errors(
     except typer.Exit:
         raise
     except (KeyboardInterrupt, Exception) as error:
-        if asked or isinstance(error, KeyboardInterrupt):
+        if _interruption.is_set() or isinstance(error, KeyboardInterrupt):
             _fail(f"interrupted; {interrupted}", INTERRUPTED, debug)
         if isinstance(error, (JobError, DataError, ParameterError)):
             _fail(str(error), BAD_INPUT, debug)
@@ -139,6 +142,7 @@ def progress_bar() -> Iterator[Progress]:
 
         def say(what: str, done: int, total: int) -> None:
             nonlocal last
+            _heed()
             if what != last:
                 print(f"{what} ({done} of {total} done)", file=sys.stderr, flush=True)
             last = what
@@ -153,9 +157,16 @@ def progress_bar() -> Iterator[Progress]:
         task = bar.add_task("starting", total=None)
 
         def move(what: str, done: int, total: int) -> None:
+            _heed()
             bar.update(task, description=what, completed=done, total=total)
 
         yield move
+
+
+def _heed() -> None:
+    """Stop between two pieces of work where an interruption was lost in one."""
+    if _interruption.is_set():
+        raise KeyboardInterrupt
 
 
 def load(config: Path) -> Job:

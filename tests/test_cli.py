@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from forecaster.quantiles import quantile_columns
 from pipelines.cli import app
-from pipelines.console import errors
+from pipelines.console import errors, progress_bar
 from pipelines.results import staged
 
 TICKERS = ("ON", "NO", "NA", "TRUE", "0700")
@@ -453,6 +454,31 @@ def test_an_interruption_that_a_library_turns_into_an_error_of_its_own(
     assert ended.value.exit_code == 130
     assert "interrupted" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_a_library_takes_for_nothing_ends_the_command_before_its_next_piece_of_work(
+    stop: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = []
+
+    def work() -> None:
+        with progress_bar() as progress:
+            for piece in range(3):
+                progress("work", piece, 3)
+                # As NumPy does, which goes on with the next way to read an object.
+                with suppress(KeyboardInterrupt):
+                    os.kill(os.getpid(), stop)
+                    time.sleep(10)
+                done.append(piece)
+
+    with pytest.raises(typer.Exit) as ended, errors(debug=False):
+        work()
+    assert ended.value.exit_code == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert done == [0]
+    with errors(debug=False), progress_bar() as progress:
+        progress("another command", 0, 1)
 
 
 @pytest.mark.parametrize("spoil", ["a file in its place", "a damaged store"])
