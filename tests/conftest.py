@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -27,3 +28,11 @@ def no_tracking_server_of_another_test() -> Iterator[None]:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     else:
         os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@pytest.fixture(autouse=True)
+def the_main_module_stays() -> Iterator[None]:
+    """Take back what Streamlit puts in the place of `__main__`: processes that start later would run it."""
+    before = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = before

@@ -866,7 +866,7 @@ UNREACHABLE: dict[str, str] = {
         [
             "forecaster/calibration.py",
             "forecaster/interop.py",
-            "forecaster/kernels.py",
+            "forecaster/kernels",
             "forecaster/liftings.py",
             "forecaster/monitoring.py",
             "forecaster/quantiles.py",
@@ -894,7 +894,7 @@ UNREACHABLE: dict[str, str] = {
             "forecaster/prices/store/store.py",
             "forecaster/prices/yahoo/politeness.py:Politeness",
             "forecaster/prices/yahoo/traded.py",
-            "forecaster/windows.py",
+            "forecaster/windows",
             "forecaster/engine.py:Engine.__init__ an engine has at least one worker",
             "forecaster/prices/yahoo/source.py:YahooSource.__init__ `symbols` must be",
         ],

@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from html import escape, unescape
 from pathlib import Path
@@ -69,14 +68,6 @@ def broken(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     latest = latest[latest["model"].isin([CHAMPION, BASELINE])]
     latest.assign(close=np.nan).to_parquet(results / "latest.parquet")
     return config
-
-
-@pytest.fixture(autouse=True)
-def the_main_module_stays() -> Iterator[None]:
-    """Take back what Streamlit puts in the place of `__main__`: processes that start later would run it."""
-    before = sys.modules["__main__"]
-    yield
-    sys.modules["__main__"] = before
 
 
 def open_page(config: Path, name: str) -> AppTest:

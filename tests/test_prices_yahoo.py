@@ -69,6 +69,7 @@ JUNE = sessions("2024-05-20", "2024-06-14")
 
 @pytest.fixture
 def yahoo() -> Iterator[YahooServer]:
+    _forget_crumb()
     with YahooServer({"AAPL": Listing(bars(JUNE))}) as server:
         yield server
 
@@ -906,10 +907,11 @@ def test_nothing_is_written_outside_the_state_folder_and_the_home_may_be_read_on
 
 
 def _forget_crumb() -> None:
-    """yfinance keeps its crumb as long as the process lives."""
+    """yfinance keeps its crumb, and how it came by one, as long as the process lives."""
     from yfinance.data import YfData
 
     YfData()._crumb = None
+    YfData()._cookie_strategy = "basic"
 
 
 def test_yahoo_can_be_asked_after_tensorflow_was_loaded() -> None:
