@@ -29,6 +29,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from forecaster.errors import ForecasterError, JobError, ParameterError
+from forecaster.files import whole
 from forecaster.job import Job
 from forecaster.ledger import Ledger
 from pipelines.alerts import record_failure, record_success, send_alerts
@@ -294,16 +295,12 @@ class Service:
     def _beat(self) -> None:
         self._beat_at = time.monotonic()
         _notify("WATCHDOG=1")
-        partial = self.heartbeat.with_name(f"{self.heartbeat.name}.{os.getpid()}.tmp")
         try:
-            self.heartbeat.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(self.health()[1], indent=2) + "\n", encoding="utf-8")
-            partial.replace(self.heartbeat)
+            with whole(self.heartbeat) as part:
+                part.write_text(json.dumps(self.health()[1], indent=2) + "\n", encoding="utf-8")
             self._trouble = ""
         # A full disk is no reason to stop; `/health` says it.
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             self._trouble = f"not written: {error.strerror or error}"
 
 
