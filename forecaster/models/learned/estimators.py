@@ -160,7 +160,8 @@ class RidgeForecaster(_ScikitLearnForecaster):
 
     def fit(self, windows: Windows) -> Self:
         """Fit the estimator on all origins, and the residual quantiles on out-of-sample residuals."""
-        self.covariates.fit(windows.pooled)
+        windows = windows.pooled
+        self.covariates.fit(windows)
         return super().fit(windows)
 
     def _state(self) -> dict[str, NDArray[np.generic]]:
@@ -191,7 +192,8 @@ class _ScaleForecaster(_ScikitLearnForecaster):
 
     def fit(self, windows: Windows) -> Self:
         """Fit the estimator on all origins, and the residual quantiles on out-of-sample residuals."""
-        self.inputs.fit(windows.pooled)
+        windows = windows.pooled
+        self.inputs.fit(windows)
         return super().fit(windows)
 
     def _state(self) -> dict[str, NDArray[np.generic]]:
