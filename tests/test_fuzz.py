@@ -98,6 +98,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def scramble(raw: bytearray, data: st.DataObject) -> None:
+    """Put a few other bytes in the place of some."""
+    for _ in range(data.draw(st.integers(1, 5))):
+        where = data.draw(st.integers(0, len(raw) - 1))
+        raw[where : where + 1] = data.draw(st.binary(min_size=1, max_size=3))
+
+
 def contents(place: Path) -> dict[str, bytes]:
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
@@ -311,9 +318,7 @@ def test_a_price_store_that_is_damaged(data: st.DataObject, stored: Path, folder
     elif action == "json":
         path.write_text(json.dumps({"add": {"path": "../../../etc/passwd", "size": 1}}) + "\n")
     else:
-        for _ in range(data.draw(st.integers(1, 5))):
-            where = data.draw(st.integers(0, len(raw) - 1))
-            raw[where : where + 1] = data.draw(st.binary(min_size=1, max_size=3))
+        scramble(raw, data)
         path.write_bytes(bytes(raw))
     before = contents(own)
     output = folder / "out-store"
@@ -431,9 +436,7 @@ def test_a_ledger_that_is_damaged(data: st.DataObject, issued: Path, folder: Pat
     bytewise = data.draw(st.booleans())
     if bytewise:
         raw = bytearray(path.read_bytes())
-        for _ in range(data.draw(st.integers(1, 5))):
-            where = data.draw(st.integers(0, len(raw) - 1))
-            raw[where : where + 1] = data.draw(st.binary(min_size=1, max_size=3))
+        scramble(raw, data)
         if data.draw(st.booleans()):
             raw = raw[: data.draw(st.integers(0, len(raw)))]
         path.write_bytes(bytes(raw))
@@ -531,9 +534,7 @@ def test_a_saved_model_that_is_damaged(data: st.DataObject, fitted: Path, folder
         node[last] = data.draw(ODD)
         (own / "job.json").write_text(json.dumps(content))
     else:
-        for _ in range(data.draw(st.integers(1, 5))):
-            where = data.draw(st.integers(0, len(raw) - 1))
-            raw[where : where + 1] = data.draw(st.binary(min_size=1, max_size=3))
+        scramble(raw, data)
         path.write_bytes(bytes(raw))
     before = contents(own)
     refused = ""
